@@ -1,0 +1,1 @@
+"""The agent: reads meters and engines on one server and delivers whole windows."""

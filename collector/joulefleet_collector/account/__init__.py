@@ -1,0 +1,1 @@
+"""Accounting: a pure function from one window to rows."""

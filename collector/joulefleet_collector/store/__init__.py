@@ -1,0 +1,1 @@
+"""Stores: where windows and rows are kept and asked."""

@@ -1,0 +1,1 @@
+"""JouleFleet: the energy that an inference costs."""

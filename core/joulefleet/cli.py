@@ -1,0 +1,34 @@
+"""The `joulefleet` command: finds its sub-commands by entry point, so that no server loads what it does not use."""
+
+from importlib.metadata import entry_points
+
+import click
+
+COMMANDS = "joulefleet.commands"
+
+
+class ByEntryPoint(click.Group):
+    """A group whose commands are loaded when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands of the installed parts."""
+        return sorted(point.name for point in entry_points(group=COMMANDS))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name; its module is imported now."""
+        for point in entry_points(group=COMMANDS, name=cmd_name):
+            try:
+                command = point.load()
+            except ModuleNotFoundError as error:
+                raise click.ClickException(
+                    f"'{cmd_name}' needs the package '{error.name}': pip install 'joulefleet[collector]'"
+                ) from error
+            if isinstance(command, click.Command):
+                return command
+        return None
+
+
+@click.command(cls=ByEntryPoint, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="joulefleet")
+def main() -> None:
+    """Measure what every inference costs in energy, on every server of a mixed fleet."""

@@ -1,0 +1,88 @@
+"""What a meter or an engine is: the declarations that accounting relies on.
+
+A declaration is made once, when a source is opened, and travels in every window, so that a window can be
+understood without anything outside itself.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["accelerator", "module", "cpu_package", "cpu_core", "dram", "psys", "host", "server"]
+Grade = Literal["counter", "integrated", "percent", "residual", "modelled"]
+SensorClass = Literal["reference", "platform", "onboard", "modelled"]
+Current = Literal["ac", "dc"]
+
+GRADES: tuple[Grade, ...] = ("counter", "integrated", "percent", "residual", "modelled")
+SENSOR_CLASSES: tuple[SensorClass, ...] = ("reference", "platform", "onboard", "modelled")
+
+WHOLE = 1_000_000
+"""A reservation of a whole device, in parts per million."""
+
+
+class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that tells energy or power.
+
+    `kind` says what it measures: `accelerator` (a board), `module` (accelerators and their CPU in one figure),
+    `cpu_package`, `cpu_core`, `dram`, `psys` (platform), `host` (a server without its accelerators),
+    `server` (the whole server's input).
+    """
+
+    id: str
+    """Unique on its server and stable over restarts: a GPU's UUID, a powercap zone."""
+    kind: Kind
+    grade: Grade
+    sensor_class: SensorClass
+    """How far the gain may be off: `reference` 1 %, `platform` (BMC, PSU) 3 %, `onboard` 5 %, `modelled` 15 %."""
+    contains: tuple[Kind, ...] = ()
+    """Kinds of meter whose energy is wholly inside this one's."""
+    inside: str = ""
+    """Id of the meter of which this one is a part, where the source knows it."""
+    device: str = ""
+    """Identity of the physical thing, equal for two sources that show the same one (a GPU's UUID, a PCI address)."""
+    hw_model: str = ""
+    resolution_uj: int = 0
+    """Smallest step of the counter; 0 for a gauge."""
+    refresh_ns: int = 0
+    """How often the sensor itself makes a new value."""
+    period_ns: int = 1_000_000_000
+    """How often it is read."""
+    max_power_mw: int = 0
+    """Rated maximum, against which readings are judged; 0 where it is not known."""
+    modulus_uj: int = 0
+    """Value at which the counter wraps to 0; 0 where it does not."""
+    restarts_at_zero: bool = False
+    """Whether the counter is known to begin at 0 after a reset (NVML: on driver load)."""
+    current: Current = "dc"
+    driver: str = ""
+    power_limit_mw: int = 0
+    idle_mw: int = 0
+    """Idle power from a catalogue, used until it is learnt; 0 where there is none."""
+    simulated: bool = False
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """A device on which an engine runs, and how much of it is reserved for the engine."""
+
+    meter: str
+    share_ppm: int = WHOLE
+    """Parts per million of the device."""
+
+
+class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One inference server process group that counts work."""
+
+    id: str
+    """Unique on its server and stable over restarts: software and address."""
+    software: str
+    version: str = ""
+    group: str = ""
+    """Replica group over several servers; empty where the engine is its own."""
+    devices: tuple[Reservation, ...] = ()
+    """Accelerators it runs on; empty means the whole server, shared equally with the other engines without any."""
+    hardware: str = ""
+    """Name of the hardware where no device of its own tells it."""
+    period_ns: int = 1_000_000_000
+    counts_at_finish: bool = False
+    """Whether tokens are counted when a request ends rather than at each step."""
+    simulated: bool = False

@@ -1,0 +1,22 @@
+"""The fixed UTC grid on which every server cuts its time into windows."""
+
+from joulefleet.units import NS_PER_S
+
+HOUR_NS = 3_600 * NS_PER_S
+DEFAULT_STEP_NS = 60 * NS_PER_S
+TRACE_STEP_NS = 10 * NS_PER_S
+
+
+def check_step(step_ns: int) -> int:
+    """The step itself if windows of it fill an hour exactly.
+
+    Raises ValueError otherwise, or where the step is no whole number of seconds.
+    """
+    if step_ns <= 0 or step_ns % NS_PER_S or HOUR_NS % step_ns:
+        raise ValueError(f"a window step of {step_ns / NS_PER_S:g} s does not divide an hour into whole seconds")
+    return step_ns
+
+
+def floor_to(at_ns: int, step_ns: int) -> int:
+    """The start of the window that contains this instant."""
+    return at_ns - at_ns % step_ns

@@ -1,0 +1,74 @@
+"""What a meter or an engine said at one instant."""
+
+import msgspec
+
+Histogram = dict[str, int]
+"""Requests by upper bucket edge in seconds, as written by the engine ("0.25", "+Inf"); not cumulative over buckets."""
+
+
+class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
+    """A cumulative energy counter (preferred), a power gauge, or both side by side."""
+
+    meter: str
+    at_ns: int = 0
+    """Agent time in nanoseconds since 1970; 0 where the sampler shall stamp it."""
+    counter_uj: int | None = None
+    power_mw: int | None = None
+    epoch: str = ""
+    """Life of the counter: changes when it may have begun anew (boot, driver load)."""
+    gauges: dict[str, float] = {}
+    """Values beside it, each name with its unit: `utilisation_pct`, `temperature_c`."""
+
+
+class WorkKey(msgspec.Struct, frozen=True, order=True):
+    """Who and what a piece of work was for."""
+
+    model: str
+    revision: str = ""
+    tenant: str = ""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative work counters of one key. None where the engine does not count it: absent is never zero."""
+
+    requests_ok: int | None = None
+    requests_failed: int | None = None
+    requests_aborted: int | None = None
+    prompt_tokens: int | None = None
+    """All prompt tokens, cached ones included."""
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    busy_ns: int | None = None
+    """Time in which the engine computed."""
+
+
+COUNT_FIELDS: tuple[str, ...] = Counts.__struct_fields__
+
+
+class WorkReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine's page said: cumulative counters by key, and the requests in it now."""
+
+    engine: str
+    at_ns: int = 0
+    epoch: str = ""
+    """Life of the engine's process; empty where it does not tell. A change means that its counters began at 0."""
+    counts: dict[WorkKey, Counts] = {}
+    latency: dict[WorkKey, dict[str, Histogram]] = {}
+    """By key and kind: `ttft`, `itl`, `e2e`; cumulative over time."""
+    running: int | None = None
+    queued: int | None = None
+    version: str = ""
+    """The engine's version where the page or another endpoint of it tells."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A meter or an engine that gave no value now, and why."""
+
+    subject: str
+    """Id of the meter or engine; empty for every one of the source."""
+    code: str
+    """Stable reason code, such as `gpu_lost`, `permission`, `scrape_failed`."""
+    detail: str = ""
+
+
+Reading = MeterReading | WorkReading | Failure

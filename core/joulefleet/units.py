@@ -1,0 +1,70 @@
+"""The only place where a unit is turned into another: energy in integer microjoules, time in integer nanoseconds."""
+
+NS_PER_S = 1_000_000_000
+UJ_PER_J = 1_000_000
+J_PER_WH = 3_600
+
+
+def s_to_ns(seconds: float) -> int:
+    """Seconds to nanoseconds, rounded to the nearest."""
+    return round(seconds * NS_PER_S)
+
+
+def ns_to_s(nanoseconds: int) -> float:
+    """Nanoseconds to seconds."""
+    return nanoseconds / NS_PER_S
+
+
+def ms_to_ns(milliseconds: float) -> int:
+    """Milliseconds to nanoseconds, rounded to the nearest."""
+    return round(milliseconds * 1_000_000)
+
+
+def us_to_ns(microseconds: int) -> int:
+    """Microseconds to nanoseconds."""
+    return microseconds * 1_000
+
+
+def j_to_uj(joules: float) -> int:
+    """Joules to microjoules, rounded to the nearest."""
+    return round(joules * UJ_PER_J)
+
+
+def uj_to_j(microjoules: int) -> float:
+    """Microjoules to joules."""
+    return microjoules / UJ_PER_J
+
+
+def mj_to_uj(millijoules: int) -> int:
+    """Millijoules (NVML, HLML) to microjoules, exact."""
+    return millijoules * 1_000
+
+
+def w_to_mw(watts: float) -> int:
+    """Watts to milliwatts, rounded to the nearest."""
+    return round(watts * 1_000)
+
+
+def mw_to_w(milliwatts: float) -> float:
+    """Milliwatts to watts."""
+    return milliwatts / 1_000
+
+
+def mw_ns_to_uj(milliwatt_nanoseconds: int) -> int:
+    """Milliwatt-nanoseconds (picojoules) to whole microjoules, rounded down."""
+    return milliwatt_nanoseconds // 1_000_000
+
+
+def uj_over_ns_to_mw(microjoules: int, nanoseconds: int) -> int:
+    """Mean power in milliwatts of so many microjoules in so many nanoseconds, rounded to the nearest."""
+    return (microjoules * 1_000_000 * 2 + nanoseconds) // (2 * nanoseconds)
+
+
+def j_to_wh(joules: float) -> float:
+    """Joules to watt-hours."""
+    return joules / J_PER_WH
+
+
+def j_to_kwh(joules: float) -> float:
+    """Joules to kilowatt-hours."""
+    return joules / (J_PER_WH * 1_000)

@@ -1,0 +1,1 @@
+"""Everything that is read or told, one file each."""

@@ -1,0 +1,1 @@
+"""Meters: sources of energy and power."""

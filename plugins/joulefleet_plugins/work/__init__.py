@@ -1,0 +1,1 @@
+"""Work: sources of request and token counts."""
