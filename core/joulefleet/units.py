@@ -60,6 +60,16 @@ def uj_over_ns_to_mw(microjoules: int, nanoseconds: int) -> int:
     return (microjoules * 1_000_000 * 2 + nanoseconds) // (2 * nanoseconds)
 
 
+def uj_over_mw_to_ns(microjoules: int, milliwatts: int) -> int:
+    """Nanoseconds in which so many milliwatts make so many microjoules, rounded down."""
+    return microjoules * 1_000_000 // milliwatts
+
+
+def uw_to_mw(microwatts: int) -> int:
+    """Microwatts (powercap, hwmon) to milliwatts, rounded to the nearest."""
+    return (microwatts + 500) // 1_000
+
+
 def j_to_wh(joules: float) -> float:
     """Joules to watt-hours."""
     return joules / J_PER_WH
@@ -68,3 +78,13 @@ def j_to_wh(joules: float) -> float:
 def j_to_kwh(joules: float) -> float:
     """Joules to kilowatt-hours."""
     return joules / (J_PER_WH * 1_000)
+
+
+def wh_per_thousand(joules_each: float) -> float:
+    """Joules of one thing to watt-hours of a thousand of them."""
+    return j_to_wh(joules_each * 1_000)
+
+
+def kwh_per_million(joules_each: float) -> float:
+    """Joules of one thing to kilowatt-hours of a million of them."""
+    return j_to_kwh(joules_each * 1_000_000)

@@ -1,0 +1,230 @@
+"""Cuts the readings of one server into whole windows, and closes each once.
+
+Rules: a window closes when every meter and engine that still answers is known up to its end, at the latest after a
+grace. A closed window never changes: what a later reading reveals of it travels as `late` in the next one. A change of
+declarations takes effect at the next edge; what is declared anew is not paired with readings from before.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from joulefleet.describe import Engine, Meter
+from joulefleet.grid import HOUR_NS, floor_to
+from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
+from joulefleet.units import NS_PER_S
+from joulefleet.window import Window
+from joulefleet_agent.engine_cut import EngineCut
+from joulefleet_agent.idle import IdleBook
+from joulefleet_agent.meter_cut import MeterCut
+
+LEAST_GRACE_NS = 15 * NS_PER_S
+MOST_GRACE_NS = 180 * NS_PER_S
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What every window of this server bears."""
+
+    server: str
+    pool: str = ""
+    site: str = ""
+    labels: dict[str, str] = {}
+    hardware: str = ""
+    simulated: bool = False
+    facts: dict[str, str] = {}
+
+
+class CutterState(msgspec.Struct):
+    """Everything that has to outlive the process."""
+
+    timeline: int
+    step_ns: int
+    closed_ns: int = -1
+    """Windows are closed up to here; -1 before the first reading."""
+    last_ns: int = -1
+    """The latest reading's time."""
+    meters: list[MeterCut] = []
+    engines: list[EngineCut] = []
+    idle: IdleBook = msgspec.field(default_factory=IdleBook)
+    facts_told: dict[str, str] = {}
+
+
+class Cutter:
+    """Pure: it is fed readings and told the time, and gives back windows."""
+
+    def __init__(self, state: CutterState, identity: Identity) -> None:
+        self.state = state
+        self.identity = identity
+        self._by_id: dict[str, MeterCut | EngineCut] = {}
+        self._index()
+
+    @property
+    def cuts(self) -> list[MeterCut | EngineCut]:
+        """All meters and engines, those included that are leaving."""
+        return [*self.state.meters, *self.state.engines]
+
+    @property
+    def grace_ns(self) -> int:
+        """How long after its end a window waits for the slowest meter."""
+        slowest = max((_rhythm_ns(cut) for cut in self._by_id.values()), default=0)
+        return min(max(LEAST_GRACE_NS, slowest * 5 // 2), MOST_GRACE_NS)
+
+    def begin(self, now_ns: int) -> None:
+        """The process has started, or a first reading is there: time is cut from the window that contains now."""
+        state = self.state
+        state.idle.begin(now_ns)
+        if state.closed_ns < 0:
+            state.closed_ns = floor_to(now_ns, state.step_ns)
+
+    def resume(self, now_ns: int) -> list[Window]:
+        """After a restart: windows with readings are closed, the time since is cut for at most one hour."""
+        state = self.state
+        horizon_ns = floor_to(now_ns, state.step_ns) - HOUR_NS
+        windows = []
+        while 0 <= state.closed_ns < horizon_ns and any(cut.parts for cut in self.cuts):
+            windows.append(self._close_next())
+        if 0 <= state.closed_ns < horizon_ns:
+            state.closed_ns = horizon_ns
+        return windows
+
+    def declare(self, declared: Iterable[Meter | Engine], now_ns: int) -> None:
+        """What there is to read from now on; takes effect at the next edge, at once before the first reading."""
+        state = self.state
+        fresh = state.last_ns < 0 or state.closed_ns < 0
+        edge_ns = max(state.closed_ns, 0) if fresh else floor_to(now_ns, state.step_ns) + state.step_ns
+        wanted = {one.id: one for one in declared}
+        for cut in self.cuts:
+            if not cut.until_ns and wanted.get(_declared(cut).id) != _declared(cut):
+                cut.until_ns = edge_ns
+        present = {_declared(cut).id for cut in self.cuts if not cut.until_ns}
+        for name, one in wanted.items():
+            if name in present:
+                continue
+            if isinstance(one, Meter):
+                state.meters.append(MeterCut(meter=one, since_ns=edge_ns))
+            else:
+                state.engines.append(EngineCut(engine=one, since_ns=edge_ns))
+        self._drop_ended()
+
+    def feed(self, readings: Sequence[Reading], now_ns: int) -> None:
+        """Readings of one or several sources, in any order. Failures count at `now_ns`.
+
+        Readings of what is not declared are passed over.
+        """
+        state = self.state
+        for failure in readings:
+            if isinstance(failure, Failure):
+                self._fail(failure, now_ns)
+        told = [reading for reading in readings if not isinstance(reading, Failure)]
+        for reading in sorted(told, key=lambda one: one.at_ns):
+            if state.closed_ns < 0:
+                self.begin(reading.at_ns)
+            cut = self._by_id.get(reading.meter if isinstance(reading, MeterReading) else reading.engine)
+            self._take(cut, reading)
+            state.last_ns = max(state.last_ns, reading.at_ns)
+
+    def close(self, now_ns: int) -> list[Window]:
+        """The windows that are settled by now, in order."""
+        state, windows = self.state, []
+        while state.closed_ns >= 0 and (end_ns := state.closed_ns + state.step_ns) <= now_ns:
+            if now_ns < end_ns + self.grace_ns and not self._settled(end_ns):
+                break
+            windows.append(self._close_next())
+        return windows
+
+    def finish(self) -> list[Window]:
+        """Close everything that was read, the last window only in part: nothing more will come."""
+        windows = []
+        while 0 <= self.state.closed_ns < self.state.last_ns:
+            windows.append(self._close_next())
+        return windows
+
+    def new_timeline(self, timeline: int, by_ns: int) -> list[Window]:
+        """The clock was set back by `-by_ns`: what was read is closed as it stands, and cutting goes on there.
+
+        The last readings move along, so that the joules between them and the next ones are kept.
+        """
+        windows = self.finish()
+        state = self.state
+        state.timeline = timeline
+        for cut in self.cuts:
+            cut.shift(by_ns)
+            cut.parts.clear()
+            cut.since_ns = min(cut.since_ns, floor_to(max(state.last_ns + by_ns, 0), state.step_ns))
+        state.last_ns = state.last_ns + by_ns if state.last_ns >= 0 else -1
+        state.closed_ns = floor_to(max(state.last_ns, 0), state.step_ns) if state.last_ns >= 0 else -1
+        return windows
+
+    def _take(self, cut: MeterCut | EngineCut | None, reading: MeterReading | WorkReading) -> None:
+        step_ns, closed_ns = self.state.step_ns, self.state.closed_ns
+        match cut, reading:
+            case MeterCut(), MeterReading():
+                cut.feed(reading, step_ns, closed_ns)
+            case EngineCut(), WorkReading():
+                cut.feed(reading, step_ns, closed_ns)
+
+    def _settled(self, end_ns: int) -> bool:
+        return all(
+            cut.known_until_ns >= end_ns or cut.health.gives_nothing(end_ns)
+            for cut in self.cuts
+            if _declared_in(cut, end_ns - self.state.step_ns)
+        )
+
+    def _close_next(self) -> Window:
+        state, identity = self.state, self.identity
+        start_ns, step_ns = state.closed_ns, state.step_ns
+        window = Window(
+            server=identity.server,
+            timeline=state.timeline,
+            start_ns=start_ns,
+            step_ns=step_ns,
+            pool=identity.pool,
+            site=identity.site,
+            labels=identity.labels,
+            hardware=identity.hardware,
+            simulated=identity.simulated,
+            meters=tuple(cut.close(start_ns, step_ns) for cut in state.meters if _declared_in(cut, start_ns)),
+            engines=tuple(cut.close(start_ns, step_ns) for cut in state.engines if _declared_in(cut, start_ns)),
+            facts=self._facts(start_ns),
+        )
+        state.idle.fill_in(window)
+        state.closed_ns = start_ns + step_ns
+        self._drop_ended()
+        return window
+
+    def _facts(self, start_ns: int) -> dict[str, str]:
+        """All facts once an hour, and whenever one changed."""
+        facts = {**self.identity.facts}
+        for cut in self.state.engines:
+            if cut.version:
+                facts[f"engine:{cut.engine.id}"] = cut.version
+        if start_ns % HOUR_NS and facts == self.state.facts_told:
+            return {}
+        self.state.facts_told = facts
+        return facts
+
+    def _fail(self, failure: Failure, now_ns: int) -> None:
+        cut = self._by_id.get(failure.subject)
+        if cut is not None:
+            cut.health.fail(failure.code, now_ns)
+
+    def _drop_ended(self) -> None:
+        closed_ns = self.state.closed_ns
+        self.state.meters = [cut for cut in self.state.meters if not cut.until_ns or cut.until_ns > closed_ns]
+        self.state.engines = [cut for cut in self.state.engines if not cut.until_ns or cut.until_ns > closed_ns]
+        self._index()
+
+    def _index(self) -> None:
+        self._by_id = {_declared(cut).id: cut for cut in self.cuts if not cut.until_ns}
+
+
+def _declared(cut: MeterCut | EngineCut) -> Meter | Engine:
+    return cut.meter if isinstance(cut, MeterCut) else cut.engine
+
+
+def _declared_in(cut: MeterCut | EngineCut, start_ns: int) -> bool:
+    return cut.since_ns <= start_ns and (not cut.until_ns or start_ns < cut.until_ns)
+
+
+def _rhythm_ns(cut: MeterCut | EngineCut) -> int:
+    return max(cut.meter.period_ns, cut.meter.refresh_ns) if isinstance(cut, MeterCut) else cut.engine.period_ns

@@ -1,0 +1,106 @@
+"""Learns the power of each meter while no engine on it had anything to do.
+
+The value is the 5th percentile of one-minute mean powers over the minutes in which every resident engine had neither
+running nor queued requests, and stands once 30 such minutes were seen; for a meter on which no engine runs at all,
+minutes are kept apart. It is forgotten when the driver or the power limit changes. The first minute after a start is
+never learnt from: counters settle then.
+"""
+
+import msgspec
+
+from joulefleet.describe import Meter
+from joulefleet.units import NS_PER_S, uj_over_ns_to_mw
+from joulefleet.window import EngineWindow, MeterWindow, Window
+
+MINUTES_NEEDED = 30
+MINUTES_KEPT = 1_440
+MINUTE_NS = 60 * NS_PER_S
+PERCENTILE = 5
+KINDS = ("accelerator", "module", "cpu_package", "dram", "host", "server")
+
+
+class IdleMeter(msgspec.Struct):
+    """Minutes of one meter in one condition (driver, power limit, with or without an engine)."""
+
+    condition: str
+    minutes_mw: list[int] = []
+    """Mean powers of idle minutes, oldest first."""
+    minute_ns: int = -1
+    energy_uj: int = 0
+    covered_ns: int = 0
+    spoilt: bool = False
+
+    @property
+    def idle_mw(self) -> int | None:
+        """The learnt power in milliwatts, or None as long as too few minutes were seen."""
+        if len(self.minutes_mw) < MINUTES_NEEDED:
+            return None
+        ordered = sorted(self.minutes_mw)
+        return ordered[(len(ordered) - 1) * PERCENTILE // 100]
+
+    def observe(self, start_ns: int, step_ns: int, meter: MeterWindow, at_rest: bool) -> None:
+        """One more window of this meter."""
+        minute_ns = start_ns - start_ns % max(MINUTE_NS, step_ns)
+        if minute_ns != self.minute_ns:
+            self.minute_ns, self.energy_uj, self.covered_ns, self.spoilt = minute_ns, 0, 0, start_ns != minute_ns
+        self.energy_uj += meter.energy_uj
+        self.covered_ns += meter.covered_ns
+        self.spoilt = self.spoilt or not at_rest
+        length_ns = max(MINUTE_NS, step_ns)
+        if start_ns + step_ns == minute_ns + length_ns and not self.spoilt and self.covered_ns * 100 >= length_ns * 95:
+            self.minutes_mw.append(uj_over_ns_to_mw(self.energy_uj, self.covered_ns))
+            del self.minutes_mw[:-MINUTES_KEPT]
+
+
+class IdleBook(msgspec.Struct):
+    """What is learnt of all meters of this server."""
+
+    meters: dict[str, IdleMeter] = {}
+    quiet_until_ns: int = 0
+    """Nothing is learnt before this instant."""
+
+    def begin(self, now_ns: int) -> None:
+        """The agent has started: leave the first minute out."""
+        self.quiet_until_ns = now_ns + MINUTE_NS
+
+    def fill_in(self, window: Window) -> None:
+        """Write into the window what is known so far, then learn from it."""
+        for meter in window.meters:
+            if meter.meter.kind not in KINDS:
+                continue
+            resident = [engine for engine in window.engines if _runs_on(engine, meter.meter)]
+            known = self._of(meter.meter, bool(resident))
+            meter.idle_mw = known.idle_mw
+            meter.idle_learnt = known.idle_mw is not None
+            if meter.idle_mw is None and meter.meter.idle_mw:
+                meter.idle_mw = meter.meter.idle_mw
+            if window.start_ns >= self.quiet_until_ns:
+                at_rest = all(_at_rest(engine, window.step_ns) for engine in resident)
+                known.observe(window.start_ns, window.step_ns, meter, at_rest)
+
+    def _of(self, meter: Meter, used: bool) -> IdleMeter:
+        condition = f"{meter.driver}|{meter.power_limit_mw}|{'engine' if used else 'no process'}"
+        key = f"{meter.id}|{'engine' if used else ''}"
+        known = self.meters.get(key)
+        if known is None or known.condition != condition:
+            known = self.meters[key] = IdleMeter(condition=condition)
+        return known
+
+
+def _runs_on(engine: EngineWindow, meter: Meter) -> bool:
+    """Whether the engine's work shows in this meter: its boards, and everything that boards share."""
+    devices = engine.engine.devices
+    if meter.kind not in ("accelerator", "module") or not devices:
+        return True
+    return any(device.meter == meter.id for device in devices)
+
+
+def _at_rest(engine: EngineWindow, step_ns: int) -> bool:
+    """Known to have had nothing running and nothing waiting all the time."""
+    return (
+        engine.covered_ns == step_ns
+        and engine.running_ns == 0
+        and not engine.queued_ns
+        and not engine.running_start
+        and not engine.running_end
+    )
