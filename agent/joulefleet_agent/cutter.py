@@ -182,7 +182,7 @@ class Cutter:
             site=identity.site,
             labels=identity.labels,
             hardware=identity.hardware,
-            simulated=identity.simulated,
+            simulated=identity.simulated or any(_declared(cut).simulated for cut in self.cuts),
             meters=tuple(cut.close(start_ns, step_ns) for cut in state.meters if _declared_in(cut, start_ns)),
             engines=tuple(cut.close(start_ns, step_ns) for cut in state.engines if _declared_in(cut, start_ns)),
             facts=self._facts(start_ns),
@@ -195,6 +195,11 @@ class Cutter:
     def _facts(self, start_ns: int) -> dict[str, str]:
         """All facts once an hour, and whenever one changed."""
         facts = {**self.identity.facts}
+        for meter in (cut.meter for cut in self.state.meters):
+            if meter.driver:
+                facts[f"driver:{meter.id}"] = meter.driver
+            if meter.power_limit_mw:
+                facts[f"power_limit_mw:{meter.id}"] = str(meter.power_limit_mw)
         for cut in self.state.engines:
             if cut.version:
                 facts[f"engine:{cut.engine.id}"] = cut.version

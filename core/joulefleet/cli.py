@@ -20,12 +20,26 @@ class ByEntryPoint(click.Group):
             try:
                 command = point.load()
             except ModuleNotFoundError as error:
-                raise click.ClickException(
-                    f"'{cmd_name}' needs the package '{error.name}': pip install 'joulefleet[collector]'"
-                ) from error
+                return _not_installed(cmd_name, error.name)
             if isinstance(command, click.Command):
                 return command
         return None
+
+
+def _not_installed(name: str, package: str | None) -> click.Command:
+    """Stands in the list of commands for one that cannot be loaded here, and says so when it is called."""
+    reason = f"needs the package '{package}': pip install 'joulefleet[collector]'"
+
+    def refuse() -> None:
+        raise click.ClickException(f"'{name}' {reason}")
+
+    return click.Command(
+        name,
+        callback=refuse,
+        short_help=f"({reason})",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.command(cls=ByEntryPoint, context_settings={"help_option_names": ["-h", "--help"]})

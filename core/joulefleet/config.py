@@ -1,5 +1,6 @@
 """Configuration: TOML into typed structs, where an unknown key or a wrong type is refused by name."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 T = TypeVar("T")
+_FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$")
 
 
 class ConfigError(Exception):
@@ -41,5 +43,7 @@ def typed(table: dict[str, Any], form: type[T], where: str) -> T:
         return msgspec.convert(table, form)
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `$")
-        key = path.rstrip("`").lstrip(".")
-        raise ConfigError(where, key, sentence[:1].lower() + sentence[1:]) from error
+        # An unknown or missing key is told by its name, its table by the path.
+        field = _FIELD.search(sentence)
+        key = path.rstrip("`") + (f".{field[1]}" if field else "")
+        raise ConfigError(where, key.lstrip("."), sentence[:1].lower() + sentence[1:]) from error

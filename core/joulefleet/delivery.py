@@ -71,7 +71,8 @@ def unpack(body: bytes) -> Batch:
             raise Malformed("the zstd frame does not state its size")
         if stated > MAX_BATCH_BYTES:
             raise TooLarge(f"{stated} bytes after decompression; at most {MAX_BATCH_BYTES} are taken")
-        plain = zstandard.ZstdDecompressor(max_window_size=8 * 1024 * 1024).decompress(body)
+        # What follows the frame would be windows that are answered for and lost: it is refused.
+        plain = zstandard.ZstdDecompressor(max_window_size=MAX_BATCH_BYTES).decompress(body, allow_extra_data=False)
         return msgspec.msgpack.decode(plain, type=Batch)
     except (zstandard.ZstdError, msgspec.DecodeError, RecursionError) as error:
         raise Malformed(f"not a batch: {error}") from error

@@ -82,19 +82,24 @@ def _inside(cell: int, part: float) -> float:
 
 def _share(lower: float, upper: float, count: int) -> tuple[list[int], list[int]]:
     """Cells that the bucket (lower, upper] touches, and its count shared out among them."""
+    first = _cell_above(lower)
     if math.isinf(upper):
-        return [len(GRID) if lower >= GRID[-1] else cell_of(lower) + 1], [count]
-    first = cell_of(lower) if lower <= 0 or lower < GRID[cell_of(lower)] * (1 - 1e-9) else cell_of(lower) + 1
-    last = max(cell_of(upper), first)
-    cells = list(range(first, last + 1))
-    weights = [_log_width(cell, lower, upper) for cell in cells]
-    return cells, _largest_remainder(count, weights)
+        return [first], [count]
+    cells = list(range(first, max(cell_of(upper), first) + 1))
+    return cells, _largest_remainder(count, [_log_width(cell, lower, upper) for cell in cells])
+
+
+def _cell_above(latency_s: float) -> int:
+    """Number of the cell that holds what is just above this latency."""
+    cell = cell_of(latency_s)
+    ends_here = cell < len(GRID) and latency_s >= GRID[cell] * (1 - 1e-9)
+    return cell + 1 if ends_here else cell
 
 
 def _log_width(cell: int, lower: float, upper: float) -> float:
     top = min(GRID[cell], upper) if cell < len(GRID) else upper
-    bottom = max(_inside(cell, 0.0), lower) if cell < len(GRID) else max(GRID[-1], lower)
-    return max(math.log(top / bottom), 0.0)
+    bottom = max(_inside(cell, 0.0), lower)
+    return math.log(top / bottom) if top > bottom else 0.0
 
 
 def _largest_remainder(count: int, weights: list[float]) -> list[int]:

@@ -1,0 +1,87 @@
+"""`joulefleet agent`: the daemon on each server."""
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+import msgspec
+
+from joulefleet.config import ConfigError
+from joulefleet.reading import Reading
+from joulefleet.source import SourceUnavailable
+from joulefleet_agent.clock import wall_ns
+from joulefleet_agent.config import AgentConfig, load_config, sources_of
+from joulefleet_agent.sampler import Configured, stamped
+from joulefleet_agent.service import run_agent
+from joulefleet_agent.sources import configured
+from joulefleet_agent.spool import SpoolUnavailable
+
+config_file = click.option(
+    "--config", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML file."
+)
+
+
+@click.group()
+def agent() -> None:
+    """Read the meters and engines of this server and deliver whole windows to a collector."""
+
+
+@agent.command()
+@config_file
+def run(path: Path) -> None:
+    """Run until stopped. Exit code 75 asks the service manager for a new process."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, end)
+    try:
+        config = load_config(path)
+        click.echo(f"agent of {config.name}: windows of {config.step_s:g} s to {config.collector.url}", err=True)
+        sys.exit(run_agent(config, str(path), stop))
+    except (ConfigError, SpoolUnavailable, OSError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+@agent.command()
+@config_file
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def once(path: Path, json_: bool) -> None:
+    """Read every source once and print what it says; nothing is stored or sent."""
+    try:
+        config: AgentConfig = load_config(path)
+        said = {one.name: _read_once(one) for one in configured(sources_of(config, str(path)), str(path))}
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if json_:
+        click.echo(msgspec.json.format(msgspec.json.encode(_by_type(said), enc_hook=str), indent=2).decode())
+        return
+    for name, readings in said.items():
+        click.echo(f"{name}:")
+        for reading in readings:
+            click.echo(f"  {reading}")
+
+
+def _read_once(source: Configured) -> list[Reading | str]:
+    try:
+        opened = source.opener(source.table)
+        return list(stamped(opened.read(), wall_ns(), opened.declares))
+    except SourceUnavailable as error:
+        return [f"{error.code}: {error}"]
+
+
+def _by_type(said: dict[str, list[Reading | str]]) -> dict[str, list[object]]:
+    return {
+        name: [
+            one if isinstance(one, str) else {"type": type(one).__name__, **msgspec.to_builtins(one, str_keys=True)}
+            for one in readings
+        ]
+        for name, readings in said.items()
+    }

@@ -1,0 +1,91 @@
+"""The agent's configuration file."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from joulefleet.config import ConfigError, load
+from joulefleet.grid import check_step
+from joulefleet.units import s_to_ns
+from joulefleet_agent.spool import Bounds
+
+RESERVED_LABELS = ("server", "pool", "site")
+
+
+class SourceConfig(msgspec.Struct, frozen=True):
+    """One source: which, and the keys that its own config names."""
+
+    use: str
+    table: dict[str, Any]
+
+
+class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where windows go."""
+
+    url: str = "http://127.0.0.1:8765"
+    token_file: str = ""
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that an agent is told.
+
+    Each table of `sources` names its plugin as `use`; its other keys are that plugin's own.
+    """
+
+    server: str = ""
+    """Name of this server; the host's name if empty."""
+    pool: str = ""
+    site: str = ""
+    labels: dict[str, str] = {}
+    hardware: str = ""
+    step_s: float = 60.0
+    spool: str = "/var/lib/joulefleet/spool.db"
+    spool_bounds: Bounds = msgspec.field(default_factory=Bounds)
+    collector: CollectorConfig = msgspec.field(default_factory=CollectorConfig)
+    sources: list[dict[str, Any]] = []
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.server or socket.gethostname()
+
+    @property
+    def step_ns(self) -> int:
+        """Length of a window in nanoseconds."""
+        return s_to_ns(self.step_s)
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read and check a config file. Raises ConfigError."""
+    config = load(path, AgentConfig)
+    check(config, str(path))
+    return config
+
+
+def check(config: AgentConfig, where: str) -> None:
+    """What types alone do not tell. Raises ConfigError."""
+    try:
+        check_step(config.step_ns)
+    except ValueError as error:
+        raise ConfigError(where, "step_s", str(error)) from error
+    for label in config.labels:
+        if label in RESERVED_LABELS or not label.isidentifier():
+            raise ConfigError(
+                where, f"labels.{label}", "a label's name is letters, digits and '_', and not a word of ours"
+            )
+    if not config.collector.url.startswith(("http://", "https://")):
+        raise ConfigError(where, "collector.url", "expected a URL such as http://127.0.0.1:8765")
+    sources_of(config, where)
+
+
+def sources_of(config: AgentConfig, where: str) -> list[SourceConfig]:
+    """The sources, each with its name and its own table. Raises ConfigError."""
+    out = []
+    for k, table in enumerate(config.sources):
+        use = table.get("use")
+        if not isinstance(use, str):
+            raise ConfigError(where, f"sources[{k}].use", 'expected the name of a source, such as "nvml"')
+        out.append(SourceConfig(use, {name: value for name, value in table.items() if name != "use"}))
+    return out

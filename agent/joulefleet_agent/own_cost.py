@@ -1,0 +1,39 @@
+"""What the agent itself costs: CPU time, memory, and joules estimated from them."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from joulefleet.window import AgentCost
+
+CORE_MW = 3_500
+"""Milliwatts of one busy virtual CPU: the default maximum of the Cloud Carbon Footprint coefficients."""
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Resident memory of this process in bytes."""
+    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class OwnCost:
+    """Measures from one asking to the next."""
+
+    def __init__(
+        self, cpu_ns: Callable[[], int] = time.process_time_ns, memory: Callable[[], int] = resident_bytes
+    ) -> None:
+        self._cpu_ns = cpu_ns
+        self._memory = memory
+        self._before_ns = cpu_ns()
+
+    def since_last(self, spool_windows: int, spool_bytes: int) -> AgentCost:
+        """The cost since the last call, or since this began."""
+        now_ns = self._cpu_ns()
+        used_ns, self._before_ns = now_ns - self._before_ns, now_ns
+        return AgentCost(
+            cpu_ns=used_ns,
+            rss_bytes=self._memory(),
+            energy_uj=used_ns * CORE_MW // 1_000_000,
+            spool_windows=spool_windows,
+            spool_bytes=spool_bytes,
+        )

@@ -1,0 +1,88 @@
+"""What an agent does after each answer of a collector; decided here, done by the uplink."""
+
+import random
+
+import msgspec
+
+from joulefleet.delivery import Answer, Rejected
+from joulefleet.units import NS_PER_S
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+FORBIDDEN_WAIT_S = 60.0
+NEVER = ("malformed", "wrong_schema", "too_old")
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """The store has the batch, but for the windows that were rejected."""
+
+    rejected: tuple[Rejected, ...]
+    store_epoch: str
+    now_ns: int
+
+
+class Halve(msgspec.Struct, frozen=True):
+    """Too large as it is: send fewer at once; a single one is set aside under this code."""
+
+    code: str
+    detail: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Keep everything and try again after so many seconds."""
+
+    seconds: float
+    reason: str
+    loud: bool = False
+    """Whether a person has to act."""
+
+
+Verdict = Delivered | Halve | Wait
+
+
+def judge(status: int, body: bytes, retry_after: str | None, attempt: int, chance: random.Random) -> Verdict:
+    """What to do after an HTTP answer; `attempt` counts failures in a row from 0."""
+    answer = _read(body)
+    if status == 200 and answer is not None:
+        return Delivered(tuple(answer.rejected), answer.store_epoch, answer.now_ns)
+    reason = f"HTTP {status}" + (f": {answer.error}" if answer and answer.error else "")
+    match status:
+        case 401 | 403:
+            return Wait(jittered(FORBIDDEN_WAIT_S, chance), reason, loud=True)
+        case 413:
+            return Halve("too_large", reason)
+        case 400:
+            return Halve("malformed", reason)
+        case 429 | 503:
+            return Wait(backoff(attempt, chance) + _seconds(retry_after), reason)
+        case _:
+            return Wait(max(backoff(attempt, chance), FIRST_WAIT_S), reason, loud=status < 500)
+
+
+def backoff(attempt: int, chance: random.Random) -> float:
+    """Seconds to wait after so many failures in a row: full jitter, so that a fleet does not come back at once."""
+    return chance.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10)))
+
+
+def jittered(seconds: float, chance: random.Random) -> float:
+    """Between half and one and a half of this."""
+    return seconds * chance.uniform(0.5, 1.5)
+
+
+def due_ns(start_ns: int, collector_ns: int, own_ns: int) -> int:
+    """When, by the agent's clock, a window that was `too_early` is no longer in the collector's future."""
+    return own_ns + max(start_ns - collector_ns, NS_PER_S)
+
+
+def _read(body: bytes) -> Answer | None:
+    try:
+        return msgspec.json.decode(body, type=Answer)
+    except msgspec.DecodeError:
+        return None
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return min(max(float(retry_after or 0), 0.0), 3_600.0)
+    except ValueError:
+        return 0.0

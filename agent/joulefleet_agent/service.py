@@ -1,0 +1,188 @@
+"""The agent as a service: builds every part in order and lets them run until it is told to stop."""
+
+import fcntl
+import hashlib
+import logging
+import os
+import queue
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from joulefleet.grid import floor_to
+from joulefleet.reading import Failure
+from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
+from joulefleet_agent.config import AgentConfig, sources_of
+from joulefleet_agent.cutter import Identity
+from joulefleet_agent.own_cost import OwnCost
+from joulefleet_agent.pipeline import Pipeline
+from joulefleet_agent.sampler import LONGEST_QUEUE, Absent, Configured, Event, Gone, MustEnd, Opened, Reader, Said
+from joulefleet_agent.sampler import stamped as with_times
+from joulefleet_agent.sources import configured
+from joulefleet_agent.spool import Spool, SpoolUnavailable
+from joulefleet_agent.uplink import Uplink, keep_sending, read_token
+
+LOG = logging.getLogger(__name__)
+BEAT_S = 0.5
+EXIT_OK = 0
+EXIT_AGAIN = 75
+"""EX_TEMPFAIL: only a new process can go on; the service manager starts it."""
+
+
+class Agent:
+    """The loop: takes what the sources say, closes windows, and watches for those that hang."""
+
+    def __init__(
+        self, pipeline: Pipeline, clock: AgentClock, step_ns: int, wall: NowNs = wall_ns, boot: NowNs = boot_ns
+    ) -> None:
+        self.exit_code = EXIT_OK
+        self.closed = threading.Event()
+        """Set when new windows are on disk."""
+        self._pipeline = pipeline
+        self._clock = clock
+        self._step_ns = step_ns
+        self._wall = wall
+        self._boot = boot
+        self._events: queue.Queue[Event] = queue.Queue(LONGEST_QUEUE)
+        self._readers: dict[str, Reader] = {}
+        self._edge_ns = floor_to(clock.now_ns(), step_ns)
+        self._said: dict[str, str] = {}
+
+    def run(self, sources: Sequence[Configured], stop: threading.Event) -> int:
+        """Read until told to stop. Returns the process's exit code."""
+        self._pipeline.start([source.name for source in sources], self._clock.now_ns())
+        self._readers = {source.name: Reader(source, self._boot, self._events, stop) for source in sources}
+        for reader in self._readers.values():
+            reader.start()
+        while not stop.is_set():
+            self._take_waiting()
+            if self.exit_code:
+                stop.set()
+            self._beat()
+        self._pipeline.suspend(self._wall())
+        return self.exit_code
+
+    def _take_waiting(self) -> None:
+        try:
+            self.take(self._events.get(timeout=BEAT_S))
+            while True:
+                self.take(self._events.get_nowait())
+        except queue.Empty:
+            return
+
+    def take(self, event: Event) -> None:
+        """One thing that a source said."""
+        now_ns = self._clock.now_ns()
+        match event:
+            case Opened():
+                self._tell(event.source, f"open, {len(event.declares)} declared")
+                self._pipeline.declare(event.source, event.declares, now_ns)
+            case Absent():
+                self._tell(event.source, f"{event.code}: {event.detail}" + (f"; {event.mend}" if event.mend else ""))
+            case Said():
+                reader = self._readers.get(event.source)
+                declares = reader.declares if reader else ()
+                readings = with_times(event.readings, self._clock.at(event.boot_ns), declares)
+                self._report_failures(event.source, [one for one in readings if isinstance(one, Failure)])
+                self._pipeline.feed(readings, now_ns)
+            case Gone():
+                self._tell(event.source, "ended")
+                self._pipeline.declare(event.source, (), now_ns)
+            case MustEnd():
+                LOG.error("source %s: %s; this process ends, to be started again", event.source, event.reason)
+                self.exit_code = EXIT_AGAIN
+
+    def _beat(self) -> None:
+        now_ns = self._clock.now_ns()
+        for reader in self._readers.values():
+            hung = reader.overdue(self._boot())
+            if hung:
+                self._report_failures(reader.source_name, hung)
+                self._pipeline.feed(hung, now_ns)
+        if floor_to(now_ns, self._step_ns) != self._edge_ns:
+            self._at_edge()
+        if self._pipeline.tick(self._clock.now_ns(), self._wall()):
+            self.closed.set()
+
+    def _at_edge(self) -> None:
+        back_ns = self._clock.rebase()
+        if back_ns:
+            self._pipeline.set_back(back_ns, self._wall())
+        self._edge_ns = floor_to(self._clock.now_ns(), self._step_ns)
+
+    def _report_failures(self, source: str, failures: Sequence[Failure]) -> None:
+        for failure in failures:
+            self._tell(f"{source}/{failure.subject}", f"{failure.code} {failure.detail}".strip(), failure.code)
+        if not failures:
+            for name in [name for name in self._said if name.startswith(f"{source}/")]:
+                LOG.info("%s: answers again", name)
+                del self._said[name]
+
+    def _tell(self, name: str, sentence: str, key: str = "") -> None:
+        """Log what is new, not what was said before."""
+        if self._said.get(name) != (key or sentence):
+            self._said[name] = key or sentence
+            LOG.info("%s: %s", name, sentence)
+
+
+def identity_of(config: AgentConfig) -> Identity:
+    """What every window of this agent bears."""
+    digest = hashlib.sha256(msgspec.json.encode(config)).hexdigest()[:12]
+    return Identity(
+        server=config.name,
+        pool=config.pool,
+        site=config.site,
+        labels=config.labels,
+        hardware=config.hardware,
+        facts={"agent": version("joulefleet"), "config": digest, "kernel": os.uname().release},
+    )
+
+
+def run_agent(config: AgentConfig, where: str, stop: threading.Event) -> int:
+    """Run until `stop` is set. Raises ConfigError, SpoolUnavailable. Returns the process's exit code."""
+    sources = configured(sources_of(config, where), where)
+    path = Path(config.spool)
+    with Spool(path, config.spool_bounds) as spool, only_one(path):
+        pipeline = Pipeline(spool, identity_of(config), config.step_ns, cost=OwnCost())
+        clock = _take_up_clock(pipeline)
+        agent = Agent(pipeline, clock, config.step_ns)
+        sender = threading.Thread(target=_send, args=(config, clock, stop, agent.closed), name="uplink", daemon=True)
+        sender.start()
+        try:
+            return agent.run(sources, stop)
+        finally:
+            stop.set()
+            agent.closed.set()
+            sender.join(timeout=5)
+
+
+def _take_up_clock(pipeline: Pipeline) -> AgentClock:
+    """The clock, not before the last reading; where the wall clock lies further back, a new timeline begins."""
+    clock = AgentClock(not_before_ns=max(pipeline.last_ns, 0))
+    back_ns = clock.rebase()
+    if back_ns:
+        pipeline.set_back(back_ns, wall_ns())
+    return clock
+
+
+def _send(config: AgentConfig, clock: AgentClock, stop: threading.Event, wake: threading.Event) -> None:
+    token = read_token(Path(config.collector.token_file)) if config.collector.token_file else ""
+    with Spool(Path(config.spool), config.spool_bounds) as spool:
+        uplink = Uplink(config.collector.url, spool, clock.now_ns, random.SystemRandom(), token)
+        keep_sending(uplink, stop, wake)
+
+
+@contextmanager
+def only_one(spool: Path) -> Iterator[None]:
+    """Hold the spool's lock. Raises SpoolUnavailable where another agent has it."""
+    with Path(f"{spool}.lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SpoolUnavailable(spool, "another agent is running on it") from error
+        yield
