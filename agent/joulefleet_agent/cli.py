@@ -15,6 +15,7 @@ from joulefleet.reading import Reading
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
+from joulefleet_agent.demo import demo
 from joulefleet_agent.sampler import Configured, stamped
 from joulefleet_agent.service import run_agent
 from joulefleet_agent.sources import configured
@@ -85,3 +86,6 @@ def _by_type(said: dict[str, list[Reading | str]]) -> dict[str, list[object]]:
         ]
         for name, readings in said.items()
     }
+
+
+agent.add_command(demo)

@@ -2,7 +2,8 @@
 
 Rules: a window closes when every meter and engine that still answers is known up to its end, at the latest after a
 grace. A closed window never changes: what a later reading reveals of it travels as `late` in the next one. A change of
-declarations takes effect at the next edge; what is declared anew is not paired with readings from before.
+declarations takes effect at the next edge; what is declared anew is not paired with readings from before. After a stop
+or a leap of the clock the grace counts from then on, so that the sources can still answer for the time in between.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,8 @@ from joulefleet_agent.meter_cut import MeterCut
 
 LEAST_GRACE_NS = 15 * NS_PER_S
 MOST_GRACE_NS = 180 * NS_PER_S
+AHEAD_NS = 15 * NS_PER_S
+"""How far a source's own clock may be ahead of the agent's."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,8 @@ class Cutter:
         self.state = state
         self.identity = identity
         self._by_id: dict[str, MeterCut | EngineCut] = {}
+        self._begun_ns = 0
+        """When time last began or went on after a break."""
         self._index()
 
     @property
@@ -72,12 +77,16 @@ class Cutter:
     def begin(self, now_ns: int) -> None:
         """The process has started, or a first reading is there: time is cut from the window that contains now."""
         state = self.state
+        self._begun_ns = now_ns
         state.idle.begin(now_ns)
         if state.closed_ns < 0:
             state.closed_ns = floor_to(now_ns, state.step_ns)
 
     def resume(self, now_ns: int) -> list[Window]:
-        """After a restart: windows with readings are closed, the time since is cut for at most one hour."""
+        """Time goes on after a stop, a sleep or a leap of the clock.
+
+        Windows with readings are closed; the time since is cut for at most one hour, and what was used before is late.
+        """
         state = self.state
         horizon_ns = floor_to(now_ns, state.step_ns) - HOUR_NS
         windows = []
@@ -85,13 +94,16 @@ class Cutter:
             windows.append(self._close_next())
         if 0 <= state.closed_ns < horizon_ns:
             state.closed_ns = horizon_ns
+        self.begin(now_ns)
         return windows
 
     def declare(self, declared: Iterable[Meter | Engine], now_ns: int) -> None:
         """What there is to read from now on; takes effect at the next edge, at once before the first reading."""
         state = self.state
         fresh = state.last_ns < 0 or state.closed_ns < 0
-        edge_ns = max(state.closed_ns, 0) if fresh else floor_to(now_ns, state.step_ns) + state.step_ns
+        # What leaves stays for one more window, which tells what is late of it.
+        next_ns = max(floor_to(now_ns, state.step_ns), state.closed_ns) + state.step_ns
+        edge_ns = max(state.closed_ns, 0) if fresh else next_ns
         wanted = {one.id: one for one in declared}
         for cut in self.cuts:
             if not cut.until_ns and wanted.get(_declared(cut).id) != _declared(cut):
@@ -109,33 +121,40 @@ class Cutter:
     def feed(self, readings: Sequence[Reading], now_ns: int) -> None:
         """Readings of one or several sources, in any order. Failures count at `now_ns`.
 
-        Readings of what is not declared are passed over.
+        Readings of what is not declared are passed over. A reading from the future is a failure: a source's own clock
+        is wrong, and all its later readings would be lost behind it.
         """
         state = self.state
-        for failure in readings:
-            if isinstance(failure, Failure):
-                self._fail(failure, now_ns)
-        told = [reading for reading in readings if not isinstance(reading, Failure)]
+        told: list[MeterReading | WorkReading] = []
+        for one in readings:
+            if isinstance(one, Failure):
+                self._fail(one.subject, one.code, now_ns)
+            elif one.at_ns > now_ns + AHEAD_NS:
+                self._fail(_subject(one), "clock", now_ns)
+            else:
+                told.append(one)
         for reading in sorted(told, key=lambda one: one.at_ns):
             if state.closed_ns < 0:
                 self.begin(reading.at_ns)
-            cut = self._by_id.get(reading.meter if isinstance(reading, MeterReading) else reading.engine)
-            self._take(cut, reading)
+            self._take(self._by_id.get(_subject(reading)), reading)
             state.last_ns = max(state.last_ns, reading.at_ns)
 
     def close(self, now_ns: int) -> list[Window]:
         """The windows that are settled by now, in order."""
         state, windows = self.state, []
         while state.closed_ns >= 0 and (end_ns := state.closed_ns + state.step_ns) <= now_ns:
-            if now_ns < end_ns + self.grace_ns and not self._settled(end_ns):
+            if now_ns < max(end_ns, self._begun_ns) + self.grace_ns and not self._settled(end_ns):
                 break
             windows.append(self._close_next())
         return windows
 
     def finish(self) -> list[Window]:
-        """Close everything that was read, the last window only in part: nothing more will come."""
+        """Close everything that was read, the last window only in part: nothing more will come.
+
+        What is late of windows closed before is told in one more.
+        """
         windows = []
-        while 0 <= self.state.closed_ns < self.state.last_ns:
+        while 0 <= self.state.closed_ns and (self.state.closed_ns < self.state.last_ns or self._owes()):
             windows.append(self._close_next())
         return windows
 
@@ -147,13 +166,22 @@ class Cutter:
         windows = self.finish()
         state = self.state
         state.timeline = timeline
+        state.meters = [cut for cut in state.meters if not cut.until_ns]
+        state.engines = [cut for cut in state.engines if not cut.until_ns]
+        from_ns = max((state.last_ns if state.last_ns >= 0 else state.closed_ns) + by_ns, 0)
+        if state.closed_ns >= 0:
+            state.closed_ns = floor_to(from_ns, state.step_ns)
+        state.last_ns = from_ns if state.last_ns >= 0 else -1
         for cut in self.cuts:
             cut.shift(by_ns)
             cut.parts.clear()
-            cut.since_ns = min(cut.since_ns, floor_to(max(state.last_ns + by_ns, 0), state.step_ns))
-        state.last_ns = state.last_ns + by_ns if state.last_ns >= 0 else -1
-        state.closed_ns = floor_to(max(state.last_ns, 0), state.step_ns) if state.last_ns >= 0 else -1
+            cut.since_ns = min(cut.since_ns, max(state.closed_ns, 0))
+        self._begun_ns = from_ns
+        state.idle.begin(from_ns)
         return windows
+
+    def _owes(self) -> bool:
+        return any(cut.owes for cut in self.cuts)
 
     def _take(self, cut: MeterCut | EngineCut | None, reading: MeterReading | WorkReading) -> None:
         step_ns, closed_ns = self.state.step_ns, self.state.closed_ns
@@ -208,10 +236,10 @@ class Cutter:
         self.state.facts_told = facts
         return facts
 
-    def _fail(self, failure: Failure, now_ns: int) -> None:
-        cut = self._by_id.get(failure.subject)
+    def _fail(self, subject: str, code: str, now_ns: int) -> None:
+        cut = self._by_id.get(subject)
         if cut is not None:
-            cut.health.fail(failure.code, now_ns)
+            cut.health.fail(code, now_ns)
 
     def _drop_ended(self) -> None:
         closed_ns = self.state.closed_ns
@@ -221,6 +249,10 @@ class Cutter:
 
     def _index(self) -> None:
         self._by_id = {_declared(cut).id: cut for cut in self.cuts if not cut.until_ns}
+
+
+def _subject(reading: MeterReading | WorkReading) -> str:
+    return reading.meter if isinstance(reading, MeterReading) else reading.engine
 
 
 def _declared(cut: MeterCut | EngineCut) -> Meter | Engine:

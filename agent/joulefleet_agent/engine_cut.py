@@ -50,19 +50,24 @@ class EngineCut(msgspec.Struct):
         """The latest instant up to which this engine's work is settled."""
         return self.last.at_ns if self.last else -1
 
+    @property
+    def owes(self) -> bool:
+        """Whether there are counts that the next window has to tell as late."""
+        return any(any(tally.values()) for tally in self.late.values())
+
     def feed(self, reading: WorkReading, step_ns: int, closed_ns: int) -> None:
         """One reading, not earlier than those before it; earlier ones are dropped."""
         self.health.succeed()
         before = self.last
         if before is not None and reading.at_ns <= before.at_ns:
             return
-        reading = _bounded(reading, before)
+        anew = before is not None and _began_anew(before, reading)
+        reading = _bounded(reading, None if anew else before)
         self.version = reading.version or self.version
         if before is None:
             self.last = reading
             return
-        anew = _began_anew(before, reading)
-        self.last = reading if anew else _keeping_absent(before, reading)
+        self.last = reading if anew == {*reading.counts} else _keeping_absent(before, reading)
         self._spread(before, reading, anew, step_ns, closed_ns)
 
     def close(self, start_ns: int, step_ns: int) -> EngineWindow:
@@ -99,7 +104,9 @@ class EngineCut(msgspec.Struct):
         cells = {kind: onto_grid(_edges(buckets)) for kind, buckets in part.latency.get(key, {}).items()}
         return Work(key=key, counts=Counts(**counts), late=Counts(**late.get(key, {})), latency=cells)
 
-    def _spread(self, before: WorkReading, after: WorkReading, anew: bool, step_ns: int, closed_ns: int) -> None:
+    def _spread(
+        self, before: WorkReading, after: WorkReading, anew: set[WorkKey], step_ns: int, closed_ns: int
+    ) -> None:
         change = _Change.between(before, after, anew)
         start_ns, end_ns = max(before.at_ns, self.since_ns), after.at_ns
         if start_ns < min(closed_ns, end_ns):
@@ -119,7 +126,7 @@ class EngineCut(msgspec.Struct):
                 part.running_start = change.in_flight_at(from_ns)
             if to_ns == window_ns + step_ns:
                 part.running_end = change.in_flight_at(to_ns)
-        if anew:
+        if anew and end_ns >= self.since_ns:
             self._part(max(end_ns - end_ns % step_ns, closed_ns)).restarts += 1
 
     def _part(self, window_ns: int) -> EnginePart:
@@ -136,11 +143,11 @@ class _Change(msgspec.Struct):
     queued: tuple[int, int] | None
 
     @classmethod
-    def between(cls, before: WorkReading, after: WorkReading, anew: bool) -> "_Change":
+    def between(cls, before: WorkReading, after: WorkReading, anew: set[WorkKey]) -> "_Change":
         return cls(
             stretch=Stretch(before.at_ns, after.at_ns),
-            tallies={key: _change(before.counts.get(key), counts, anew) for key, counts in after.counts.items()},
-            latency={key: _latency_change(before, key, kinds, anew) for key, kinds in after.latency.items()},
+            tallies={key: _change(before.counts.get(key), counts, key in anew) for key, counts in after.counts.items()},
+            latency={key: _latency_change(before, key, kinds, key in anew) for key, kinds in after.latency.items()},
             running=_both(before.running, after.running),
             queued=_both(before.queued, after.queued),
         )
@@ -181,16 +188,19 @@ def _both(first: int | None, last: int | None) -> tuple[int, int] | None:
     return None if first is None or last is None else (first, last)
 
 
-def _began_anew(before: WorkReading, after: WorkReading) -> bool:
-    """Whether the process began anew: another epoch, or any counter that decreased."""
+def _began_anew(before: WorkReading, after: WorkReading) -> set[WorkKey]:
+    """Keys whose counters began at 0 since: all in a new epoch, else those of which any counter decreased.
+
+    A page may gather several processes, of which one began anew: the others must not be counted twice.
+    """
     if before.epoch and after.epoch and before.epoch != after.epoch:
-        return True
-    return any(
-        value is not None and old is not None and value < old
-        for key, counts in after.counts.items()
-        if (was := before.counts.get(key)) is not None
-        for value, old in zip(msgspec.structs.astuple(counts), msgspec.structs.astuple(was), strict=True)
-    )
+        return {*after.counts}
+    return {key for key, counts in after.counts.items() if key in before.counts and _fell(before.counts[key], counts)}
+
+
+def _fell(was: Counts, now: Counts) -> bool:
+    values = zip(msgspec.structs.astuple(now), msgspec.structs.astuple(was), strict=True)
+    return any(value is not None and old is not None and value < old for value, old in values)
 
 
 def _keeping_absent(before: WorkReading, after: WorkReading) -> WorkReading:
@@ -201,14 +211,18 @@ def _keeping_absent(before: WorkReading, after: WorkReading) -> WorkReading:
 
 
 def _bounded(reading: WorkReading, before: WorkReading | None) -> WorkReading:
-    """The reading with no more keys than MAX_KEYS: those known before stay, what is new beyond is summed."""
-    if len(reading.counts) <= MAX_KEYS:
+    """The reading with no more keys than MAX_KEYS: those known before stay, what is new beyond is summed.
+
+    Keys that the page no longer names keep their place, so that none ever moves out of the sum, to be counted twice.
+    """
+    known = before.counts if before is not None else {}
+    if OVERFLOW not in known and len({*known, *reading.counts}) <= MAX_KEYS:
         return reading
-    known = [key for key in reading.counts if before is not None and key in before.counts and key != OVERFLOW]
     fresh = sorted(key for key in reading.counts if key not in known)
-    own = {*known, *fresh[: max(MAX_KEYS - 1 - len(known), 0)]}
-    counts = {key: reading.counts[key] for key in own}
-    counts[OVERFLOW] = _sum_counts([item for key, item in reading.counts.items() if key not in own])
+    own = {*known, *fresh[: max(MAX_KEYS - 1 - len(known), 0)]} - {OVERFLOW}
+    counts = {key: item for key, item in reading.counts.items() if key in own}
+    beyond = _sum_counts([item for key, item in reading.counts.items() if key not in own])
+    counts[OVERFLOW] = _not_below(known.get(OVERFLOW, Counts()), beyond)
     return msgspec.structs.replace(
         reading, counts=counts, latency={key: kinds for key, kinds in reading.latency.items() if key in own}
     )
@@ -220,6 +234,12 @@ def _sum_counts(several: list[Counts]) -> Counts:
         return sum(known) if known else None
 
     return Counts(**{name: total(name) for name in COUNT_FIELDS})
+
+
+def _not_below(old: Counts, now: Counts) -> Counts:
+    """The greater of each count: a sum falls when a key in it is no longer named, and nothing began anew."""
+    pairs = ((name, getattr(old, name), getattr(now, name)) for name in COUNT_FIELDS)
+    return Counts(**{name: now if was is None else max(was, now or 0) for name, was, now in pairs})
 
 
 def _change(was: Counts | None, now: Counts, anew: bool) -> Tally:

@@ -40,13 +40,14 @@ class IdleMeter(msgspec.Struct):
 
     def observe(self, start_ns: int, step_ns: int, meter: MeterWindow, at_rest: bool) -> None:
         """One more window of this meter."""
-        minute_ns = start_ns - start_ns % max(MINUTE_NS, step_ns)
+        # A minute, or the shortest whole number of windows that is not less.
+        length_ns = -(-MINUTE_NS // step_ns) * step_ns
+        minute_ns = start_ns - start_ns % length_ns
         if minute_ns != self.minute_ns:
             self.minute_ns, self.energy_uj, self.covered_ns, self.spoilt = minute_ns, 0, 0, start_ns != minute_ns
         self.energy_uj += meter.energy_uj
         self.covered_ns += meter.covered_ns
         self.spoilt = self.spoilt or not at_rest
-        length_ns = max(MINUTE_NS, step_ns)
         if start_ns + step_ns == minute_ns + length_ns and not self.spoilt and self.covered_ns * 100 >= length_ns * 95:
             self.minutes_mw.append(uj_over_ns_to_mw(self.energy_uj, self.covered_ns))
             del self.minutes_mw[:-MINUTES_KEPT]

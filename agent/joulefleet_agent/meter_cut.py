@@ -74,6 +74,8 @@ class MeterCut(msgspec.Struct):
     counter: CounterTrack = msgspec.field(default_factory=CounterTrack)
     gauge: GaugeTrack = msgspec.field(default_factory=GaugeTrack)
     health: Health = msgspec.field(default_factory=Health)
+    read_ns: int = -1
+    """Time of the last reading, good or not."""
     base_uj: int = 0
     """The running total at the edge up to which windows are closed, as far as it was known then."""
     begun: bool = False
@@ -92,10 +94,18 @@ class MeterCut(msgspec.Struct):
         """Whether its energy is taken from its counter rather than from its gauge."""
         return self.meter.grade == "counter" or self.counter.anchor_ns >= 0
 
+    @property
+    def owes(self) -> bool:
+        """Whether there are joules that the next window has to tell as late."""
+        return self.late_uj != 0
+
     def feed(self, reading: MeterReading, step_ns: int, closed_ns: int) -> None:
         """One reading, not earlier than those before it; earlier ones are dropped."""
-        rules = Rules.of(self.meter)
         self.health.succeed()
+        if reading.at_ns <= self.read_ns:
+            return
+        self.read_ns = reading.at_ns
+        rules = Rules.of(self.meter)
         gauged = None
         if reading.power_mw is not None:
             gauged = self.gauge.feed(rules, reading.at_ns, reading.power_mw)
@@ -139,6 +149,7 @@ class MeterCut(msgspec.Struct):
         """Move to a new timeline whose clock differs by so much."""
         self.counter.shift(by_ns)
         self.gauge.shift(by_ns)
+        self.read_ns = max(self.read_ns + by_ns, -1) if self.read_ns >= 0 else -1
 
     def _note(self, told: Pair | Gap | None, step_ns: int, closed_ns: int) -> None:
         if isinstance(told, Gap):
@@ -170,10 +181,10 @@ class MeterCut(msgspec.Struct):
         self.late_uj += energy_uj
 
     def _add_gap(self, gap: Gap, step_ns: int, closed_ns: int) -> None:
-        for window_ns, from_ns, to_ns in windows_in(max(gap.start_ns, closed_ns), gap.end_ns, step_ns):
+        for window_ns, from_ns, to_ns in windows_in(self._open_from(gap.start_ns, closed_ns), gap.end_ns, step_ns):
             gaps_ns = self._part(window_ns).gaps_ns
             gaps_ns[gap.code] = gaps_ns.get(gap.code, 0) + to_ns - from_ns
-        if gap.rejected_uj or gap.lower_bound_uj:
+        if (gap.rejected_uj or gap.lower_bound_uj) and gap.end_ns >= self.since_ns:
             part = self._part(_window_of(gap.end_ns, step_ns, closed_ns))
             part.rejected_uj += gap.rejected_uj
             part.lower_bound_uj += gap.lower_bound_uj
@@ -182,16 +193,22 @@ class MeterCut(msgspec.Struct):
         """Keep the gauge's integral beside the counter."""
         if not isinstance(gauged, Pair):
             return
-        for window_ns, from_ns, to_ns in windows_in(max(gauged.start_ns, closed_ns), gauged.end_ns, step_ns):
+        for window_ns, from_ns, to_ns in windows_in(self._open_from(gauged.start_ns, closed_ns), gauged.end_ns, step_ns):
             part = self._part(window_ns)
             part.gauge_uj += gauged.total_at(to_ns) - gauged.total_at(from_ns)
             part.gauge_ns += to_ns - from_ns
 
     def _note_gauges(self, reading: MeterReading, step_ns: int, closed_ns: int) -> None:
+        if reading.at_ns < self.since_ns:
+            return
         for name, value in reading.gauges.items():
             mean = self._part(_window_of(reading.at_ns, step_ns, closed_ns)).gauges.setdefault(name, Mean())
             mean.total += value
             mean.number += 1
+
+    def _open_from(self, start_ns: int, closed_ns: int) -> int:
+        """From when on something that began at `start_ns` belongs to windows that are open and tell of this meter."""
+        return max(start_ns, closed_ns, self.since_ns)
 
     def _part(self, window_ns: int) -> MeterPart:
         return self.parts.setdefault(window_ns, MeterPart())

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from joulefleet.units import mw_ns_to_uj
 from joulefleet.window import AgentCost
 
 CORE_MW = 3_500
@@ -33,7 +34,7 @@ class OwnCost:
         return AgentCost(
             cpu_ns=used_ns,
             rss_bytes=self._memory(),
-            energy_uj=used_ns * CORE_MW // 1_000_000,
+            energy_uj=mw_ns_to_uj(used_ns * CORE_MW),
             spool_windows=spool_windows,
             spool_bytes=spool_bytes,
         )

@@ -23,6 +23,7 @@ from joulefleet_agent.uplink import Uplink
 
 PATIENCE_S = 60.0
 """How long a replay waits for a collector that does not answer."""
+LONGEST_WAIT_S = 5.0
 SEND_FROM = 64
 """Windows that wait before a batch is sent while reading goes on."""
 
@@ -60,11 +61,17 @@ def timeline_of(paths: list[Path], said: dict[str, object]) -> int:
     return int.from_bytes(digest.digest()[:4], "big")
 
 
-def replay_source(pipeline: Pipeline, source: Source, uplink: Uplink, spool: Spool, told: Progress) -> Outcome:
-    """Feed everything that the source gives until it is gone, and deliver every window. Raises CollectorSilent."""
+def replay_source(  # noqa: PLR0913 # the parts of one way
+    pipeline: Pipeline, source: Source, uplink: Uplink, spool: Spool, told: Progress, *, last: bool = True
+) -> Outcome:
+    """Feed everything that the source gives until it is gone, and deliver every window. Raises CollectorSilent.
+
+    `last` closes the window in which the recording ends; without it, other readings of the same server follow.
+    """
     began_s = time.monotonic()
     outcome = Outcome(timeline=f"{pipeline.cutter.state.timeline:08x}")
     pipeline.declare("replay", source.declares, 0)
+    reached = True
     for readings in _chunks(source):
         times = [one.at_ns for one in readings if not isinstance(one, Failure)]
         outcome.failures += len(readings) - len(times)
@@ -75,9 +82,10 @@ def replay_source(pipeline: Pipeline, source: Source, uplink: Uplink, spool: Spo
         outcome.until_ns = now_ns
         outcome.windows += pipeline.tick(now_ns, wall_ns())
         told(outcome.windows, now_ns)
-        if spool.depth()[0] >= SEND_FROM:
-            uplink.send_once()
-    outcome.windows += pipeline.finish(wall_ns())
+        if reached and spool.depth()[0] >= SEND_FROM:
+            reached = not uplink.send_once()
+    if last:
+        outcome.windows += pipeline.finish(wall_ns())
     deliver(uplink)
     outcome.refused = spool.refusals()
     outcome.seconds = time.monotonic() - began_s
@@ -125,7 +133,7 @@ def deliver(
             raise CollectorSilent(
                 f"{uplink.url} took no windows for {PATIENCE_S:.0f} s; they wait on disk: run the same command again"
             )
-        sleep(min(wait_s, 2.0))
+        sleep(min(wait_s, LONGEST_WAIT_S))
 
 
 def _chunks(source: Source) -> Iterator[list[Reading]]:

@@ -1,7 +1,6 @@
 """`joulefleet replay`: recordings through the real pipeline, as a declared backfill."""
 
 import logging
-import os
 import random
 import sys
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.pipeline import Pipeline
+from joulefleet_agent.places import state_dir
 from joulefleet_agent.replay import (
     BadRecording,
     CollectorSilent,
@@ -129,8 +129,7 @@ def _uplink(url: str, spool: Spool) -> Uplink:
 
 
 def _spool_of(timeline: int) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "joulefleet" / f"replay-{timeline:08x}.db"
+    return state_dir() / f"replay-{timeline:08x}.db"
 
 
 def _progress(quiet: bool) -> Progress:

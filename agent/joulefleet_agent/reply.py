@@ -10,6 +10,7 @@ from joulefleet.units import NS_PER_S
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 FORBIDDEN_WAIT_S = 60.0
+MENDED_NS = 300 * NS_PER_S
 NEVER = ("malformed", "wrong_schema", "too_old")
 
 
@@ -69,8 +70,13 @@ def jittered(seconds: float, chance: random.Random) -> float:
     return seconds * chance.uniform(0.5, 1.5)
 
 
-def due_ns(start_ns: int, collector_ns: int, own_ns: int) -> int:
-    """When, by the agent's clock, a window that was `too_early` is no longer in the collector's future."""
+def due_ns(code: str, start_ns: int, collector_ns: int, own_ns: int) -> int:
+    """When, by the agent's clock, a window that was not taken is sent again.
+
+    `too_early`: when it is no longer in the collector's future. Any other code: when a person may have mended it.
+    """
+    if code != "too_early":
+        return own_ns + MENDED_NS
     return own_ns + max(start_ns - collector_ns, NS_PER_S)
 
 

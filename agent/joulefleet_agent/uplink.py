@@ -35,6 +35,7 @@ class Uplink:
         self._limit = BATCH_WINDOWS
         self._failures = 0
         self._store_epoch = ""
+        self._said = ""
         self.backfill = False
 
     def send_once(self) -> float | None:
@@ -51,14 +52,7 @@ class Uplink:
                 return self._halve(waiting, verdict)
             case Wait():
                 self._failures += 1
-                log = LOG.error if verdict.loud else LOG.warning
-                log(
-                    "%s: %s; %d windows wait, next try in %.1f s",
-                    self.url,
-                    verdict.reason,
-                    len(waiting),
-                    verdict.seconds,
-                )
+                self._say(verdict, len(waiting))
                 return verdict.seconds
 
     def close(self) -> None:
@@ -70,7 +64,7 @@ class Uplink:
     def _take(self, waiting: list[Waiting], told: Delivered) -> None:
         if self._failures:
             LOG.info("%s: reached again after %d tries", self.url, self._failures)
-        self._failures, self._limit = 0, BATCH_WINDOWS
+        self._failures, self._limit, self._said = 0, BATCH_WINDOWS, ""
         rejected = {one.index: one for one in told.rejected if 0 <= one.index < len(waiting)}
         now_ns = self._now()
         self._spool.stored([one.seq for k, one in enumerate(waiting) if k not in rejected], now_ns)
@@ -79,7 +73,7 @@ class Uplink:
                 LOG.error("%s: window refused for good: %s %s", self.url, why.code, why.detail)
                 self._spool.refused(waiting[k].seq, why.code, now_ns)
             else:
-                self._spool.postpone(waiting[k].seq, due_ns(waiting[k].start_ns, told.now_ns, now_ns))
+                self._spool.postpone(waiting[k].seq, due_ns(why.code, waiting[k].start_ns, told.now_ns, now_ns))
         self._follow_store(told.store_epoch, now_ns)
 
     def _follow_store(self, epoch: str, now_ns: int) -> None:
@@ -87,6 +81,14 @@ class Uplink:
             again = self._spool.send_again(now_ns - round(self._spool.bounds.keep_after_ack_s * NS_PER_S))
             LOG.warning("%s: the store began a new life; %d windows are sent again", self.url, again)
         self._store_epoch = epoch
+
+    def _say(self, verdict: Wait, waiting: int) -> None:
+        """Log a reason once, not at every try."""
+        if verdict.reason == self._said:
+            return
+        self._said = verdict.reason
+        log = LOG.error if verdict.loud else LOG.warning
+        log("%s: %s; %d windows or more wait on disk, trying again", self.url, verdict.reason, waiting)
 
     def _halve(self, waiting: list[Waiting], why: Halve) -> float:
         if len(waiting) > 1:

@@ -9,8 +9,9 @@ import msgspec
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 
 BOUNDARIES = ("accelerator", "compute", "server")
-METHODS = ("exclusive", "busy", "running", "work", "equal", "reservation")
-"""How an engine's share of a device or host was found; ACCOUNTING section 4."""
+METHODS = ("exclusive", "busy", "running", "work", "equal", "reservation", "accelerator")
+"""How an engine's share of a device or host was found; ACCOUNTING section 4. `accelerator` is the host's dynamic energy
+in proportion to that of the accelerators."""
 
 WINDOW_TAGS = ("timeline", "step_s")
 """Tags that keep rows of different windows apart; rollups drop them, save for `agent`."""
@@ -64,6 +65,7 @@ USAGE = RowKind(
         "output_tokens_j",  # the same for output tokens
         "output_tokens_active_j",
         "total_tokens_j",  # the same where prompt, cached and output tokens are all counted
+        "total_tokens_active_j",
         "total_tokens",  # prompt - cached + output
         *(f"unmetered_{name}" for name in COUNT_FIELDS),  # work of windows that do not pair
         *(f"late_{name}" for name in COUNT_FIELDS),  # work of windows sent before it was known

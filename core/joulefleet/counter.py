@@ -21,7 +21,7 @@ A power gauge is integrated by trapezoids into such a counter; readings too far 
 import msgspec
 
 from joulefleet.describe import Meter
-from joulefleet.units import mw_ns_to_uj
+from joulefleet.units import mw_ns_to_uj, uj_to_mw_ns
 
 TOLERANCE = (12, 10)
 """Readings up to 1.2 times the rated power are believed: boards overshoot their limit for short times."""
@@ -165,7 +165,9 @@ class CounterTrack(msgspec.Struct):
         return None
 
     def _begin_anew(self, rules: Rules, at_ns: int, raw_uj: int, code: str) -> Gap:
-        return self._skip(at_ns, raw_uj, code, lower_bound_uj=raw_uj if rules.restarts_at_zero else 0)
+        # If the counter did not restart after all, only what it rose by is sure.
+        least_uj = raw_uj - self.raw_uj if raw_uj >= self.raw_uj else raw_uj
+        return self._skip(at_ns, raw_uj, code, lower_bound_uj=least_uj if rules.restarts_at_zero else 0)
 
     def _skip(self, at_ns: int, raw_uj: int, code: str, lower_bound_uj: int = 0, rejected_uj: int = 0) -> Gap:
         gap = Gap(self.anchor_ns, at_ns, code, lower_bound_uj, rejected_uj)
@@ -183,13 +185,10 @@ class GaugeTrack(msgspec.Struct):
 
     last_ns: int = -1
     power_mw: int = 0
-    doubled: int = 0
-    """Twice the integral in milliwatt-nanoseconds: doubled, so that a trapezoid stays whole."""
-
-    @property
-    def total_uj(self) -> int:
-        """The integral so far."""
-        return mw_ns_to_uj(self.doubled // 2)
+    total_uj: int = 0
+    """The integral so far, in whole microjoules."""
+    rest: int = 0
+    """Twice what is left of it, in milliwatt-nanoseconds: doubled, so that a trapezoid stays whole."""
 
     def feed(self, rules: Rules, at_ns: int, power_mw: int) -> Pair | Gap | None:
         """One more reading; what is known since the last one, or None if nothing is."""
@@ -204,7 +203,10 @@ class GaugeTrack(msgspec.Struct):
         if at_ns - start_ns > rules.max_gap_ns:
             return Gap(start_ns, at_ns, "gap")
         first_uj = self.total_uj
-        self.doubled += (start_mw + power_mw) * (at_ns - start_ns)
+        self.rest += (start_mw + power_mw) * (at_ns - start_ns)
+        whole_uj = mw_ns_to_uj(self.rest // 2)
+        self.total_uj += whole_uj
+        self.rest -= 2 * uj_to_mw_ns(whole_uj)
         return Pair(start_ns, at_ns, first_uj, self.total_uj)
 
     def shift(self, by_ns: int) -> None:

@@ -55,6 +55,11 @@ def mw_ns_to_uj(milliwatt_nanoseconds: int) -> int:
     return milliwatt_nanoseconds // 1_000_000
 
 
+def uj_to_mw_ns(microjoules: int) -> int:
+    """Microjoules to milliwatt-nanoseconds (picojoules), exact."""
+    return microjoules * 1_000_000
+
+
 def uj_over_ns_to_mw(microjoules: int, nanoseconds: int) -> int:
     """Mean power in milliwatts of so many microjoules in so many nanoseconds, rounded to the nearest."""
     return (microjoules * 1_000_000 * 2 + nanoseconds) // (2 * nanoseconds)

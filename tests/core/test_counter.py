@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,3 +152,23 @@ def test_the_part_of_a_change_grows_from_nothing_to_all(delta: int, length: int,
     assert part_of(delta, 5, 5 + length, 5) == 0
     assert part_of(delta, 5, 5 + length, 5 + length) == delta
     assert 0 <= part_of(delta, 5, 5 + length, 5 + inside) <= delta
+
+
+def test_a_gauge_may_be_integrated_for_years() -> None:
+    track, what = GaugeTrack(), Rules(max_gap_ns=10**18)
+    for year in range(10):
+        track.feed(what, year * 31_536_000 * S, 10_000_000)
+    assert track.total_uj == 9 * 31_536_000 * 10_000 * J
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(track), type=GaugeTrack) == track
+
+
+@given(st.lists(st.tuples(st.integers(1, 5 * S), st.integers(0, 10**7)), min_size=2, max_size=30))
+def test_the_integral_of_a_gauge_is_exact_but_for_the_last_microjoule(changes: list[tuple[int, int]]) -> None:
+    track, t, exact, before = GaugeTrack(), 0, 0, None
+    for length, power in changes:
+        if before is not None:
+            t += length
+            exact += (before + power) * length
+        track.feed(rules(), t, power)
+        before = power
+    assert track.total_uj == exact // 2 // 10**6

@@ -1,0 +1,117 @@
+"""The books of one boundary: every microjoule of it in one term, and which engines pair."""
+
+import msgspec
+
+from joulefleet.window import MeterWindow
+from joulefleet_collector.account.cover import Cover
+from joulefleet_collector.account.pair import pair
+from joulefleet_collector.account.residence import Held, Residence, is_sole, reside
+from joulefleet_collector.account.scene import Scene
+from joulefleet_collector.account.split import (
+    Claims,
+    Pot,
+    Term,
+    following,
+    host_pot,
+    pot_of,
+    reserved,
+    scaled,
+    split_dynamic,
+    split_idle,
+    unmatched,
+)
+from joulefleet_collector.account.work import engine_weights
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """One boundary of one window."""
+
+    cover: Cover
+    residence: Residence
+    paired_ns: dict[int, int]
+    """Least coverage of each engine that pairs, by number."""
+    terms: list[Term]
+    """They add up to the energy of the cover's meters exactly."""
+
+
+def keep(cover: Cover, scene: Scene) -> Books:
+    """The books of this boundary (ACCOUNTING sections 4 and 5)."""
+    residence = reside(cover, [engine.engine for engine in scene.engines], scene.declared)
+    paired_ns = pair(cover, residence, scene)
+    terms = _beside(cover, residence, scene) if cover.whole is None else _whole(cover.whole, cover, residence, scene)
+    return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
+
+
+def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
+    if term.engine is None or term.engine in paired_ns:
+        return term
+    return Term(source=term.source, bucket="unmatched", energy_uj=term.energy_uj)
+
+
+def _beside(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+    """Devices and the rest, each with a meter of its own."""
+    devices = _devices(cover, residence, scene)
+    terms = list(devices)
+    for reading in cover.rest:
+        covered = scene.is_covered(reading)
+        terms += _host(pot_of(reading), devices, cover, residence, scene) if covered else unmatched(reading)
+    return terms
+
+
+def _whole(whole: MeterWindow, cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+    """One meter over all; the devices tell how to split what it measured."""
+    if not scene.is_covered(whole):
+        return unmatched(whole)
+    if not cover.devices or _is_blind(cover, residence, scene):
+        return _host(pot_of(whole), [], cover, residence, scene)
+    devices = _devices(cover, residence, scene, whole)
+    if whole.energy_uj < sum(device.energy_uj for device in cover.devices):
+        # A server's meter lags behind its boards on a ramp; `other_j` of the ledger shows by how much.
+        return scaled(devices, whole.energy_uj)
+    return devices + _host(host_pot(whole, cover.devices), devices, cover, residence, scene)
+
+
+def _is_blind(cover: Cover, residence: Residence, scene: Scene) -> bool:
+    """Whether the devices do not tell how a server's dynamic energy came about, since one was not seen."""
+    return bool(residence.elsewhere) or not all(scene.is_covered(device) for device in cover.devices)
+
+
+def _devices(cover: Cover, residence: Residence, scene: Scene, source: MeterWindow | None = None) -> list[Term]:
+    return [
+        term
+        for device, held in zip(cover.devices, residence.seats, strict=True)
+        for term in _device(device, held, scene, source)
+    ]
+
+
+def _device(device: MeterWindow, held: Held, scene: Scene, source: MeterWindow | None) -> list[Term]:
+    if not scene.is_covered(device):
+        return unmatched(device)
+    pot = pot_of(device, source)
+    return split_idle(pot, held) + split_dynamic(pot, *_by_activity(held, scene))
+
+
+def _host(pot: Pot, devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+    held = residence.of_server()
+    return split_idle(pot, held) + split_dynamic(pot, *_host_claims(held, devices, cover, residence, scene))
+
+
+def _host_claims(
+    held: Held, devices: list[Term], cover: Cover, residence: Residence, scene: Scene
+) -> tuple[Claims, str]:
+    if is_sole(held) or not cover.devices:
+        return _by_activity(held, scene)
+    if _is_blind(cover, residence, scene):
+        return reserved(held), "reservation"
+    return following(devices), "accelerator"
+
+
+def _by_activity(held: Held, scene: Scene) -> tuple[Claims, str]:
+    """Claims of those who hold a part of one thing on its dynamic energy, and the method."""
+    engines = sorted(held)
+    if len(engines) == 1:
+        return {("active", engines[0]): 1}, "exclusive"
+    if not all(scene.is_covered(scene.engines[engine]) for engine in engines):
+        return {("unmatched", None): 1}, ""
+    method, weights = engine_weights([scene.engines[engine] for engine in engines], scene.policy)
+    return {("active", engine): weight for engine, weight in zip(engines, weights, strict=True)}, method

@@ -1,0 +1,63 @@
+"""The tags by which rows of windows, servers and engines are told apart: read from the window's bytes alone."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from joulefleet.describe import Engine
+from joulefleet.units import ns_to_s
+from joulefleet.window import Window
+from joulefleet_collector.account.cover import DEVICE_KINDS, Cover, rank
+
+Tags = dict[str, str]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A row before the tags of its window are added."""
+
+    kind: str
+    tags: Tags
+    fields: dict[str, float]
+
+
+def window_tags(window: Window) -> Tags:
+    """Tags of every row of a window. It is simulated as soon as anything in it is."""
+    simulated = (
+        window.simulated
+        or any(reading.meter.simulated for reading in window.meters)
+        or any(engine.engine.simulated for engine in window.engines)
+    )
+    return {
+        **window.labels,
+        "server": window.server,
+        "pool": window.pool,
+        "site": window.site,
+        "simulated": "true" if simulated else "false",
+        "timeline": f"{window.timeline:08x}",
+        "step_s": f"{ns_to_s(window.step_ns):g}",
+    }
+
+
+def engine_tags(engine: Engine, window: Window, covers: Sequence[Cover]) -> Tags:
+    """Tags of the rows of one engine."""
+    return {
+        "software": engine.software,
+        "version": engine.version,
+        "hardware": _of_devices(engine, window, covers) or engine.hardware or window.hardware or _of_server(window),
+        "group": engine.group,
+    }
+
+
+def _of_devices(engine: Engine, window: Window, covers: Sequence[Cover]) -> str:
+    if engine.devices:
+        named = {reservation.meter for reservation in engine.devices}
+    else:
+        named = {device.meter.id for cover in covers[:1] for device in cover.devices}
+    models = {m.meter.hw_model for m in window.meters if m.meter.id in named and m.meter.kind in DEVICE_KINDS}
+    return "+".join(sorted(models - {""}))
+
+
+def _of_server(window: Window) -> str:
+    meters = [m.meter for m in window.meters if m.meter.kind in ("server", "host") and m.meter.hw_model]
+    best = sorted(meters, key=lambda meter: (meter.kind != "server", rank(meter)))
+    return best[0].hw_model if best else ""

@@ -1,0 +1,29 @@
+"""The policy of accounting: the choices that change what a row says, and never which rows there are."""
+
+from typing import Annotated
+
+import msgspec
+
+Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Weight = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Choices of accounting. Windows that were accounted under another policy are brought over by a recount."""
+
+    version: int = 1
+    """Raised by whoever changes a value, so that history can be told apart."""
+    pair_threshold: Part = 0.95
+    """Part of the window in which the engine and all its meters must be covered; ACCOUNTING section 5."""
+    prefill_weight: Weight = 1
+    decode_weight: Weight = 10
+    """Energy of an output token against that of a computed prompt token; ACCOUNTING section 4."""
+    decode_weight_range: tuple[Weight, Weight] = (5, 25)
+    """Over which the decode weight is varied, to say how far a split depends on it."""
+    model_weights: dict[str, Weight] = {}
+    """Size of one token's work by model (such as active parameters in millions), to compare models on one device;
+    used where every model on the device is named."""
+    idle_learnt_error: Part = 0.05
+    """Relative standard uncertainty of learnt idle power: the gain of an onboard sensor."""
+    idle_catalogue_error: Part = 0.25
+    """The same for idle power from a catalogue: boards of one model differ by a quarter in firmware and cooling."""

@@ -1,0 +1,107 @@
+"""Which engine holds how much of which device."""
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import msgspec
+
+from joulefleet.describe import WHOLE, Engine, Meter
+from joulefleet_collector.account.cover import Cover, ancestors
+
+Held = dict[int, Fraction]
+"""Reserved part of one thing by number of the engine; together at most 1."""
+SERVER_ITSELF = ""
+
+
+class Residence(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the engines of a window are, as one boundary sees it."""
+
+    seats: tuple[Held, ...]
+    """Of each device of the cover, in its order."""
+    elsewhere: tuple[Held, ...]
+    """Of accelerators that no meter of the cover measures; where there is no device at all, of the server itself."""
+    unmetered: frozenset[int]
+    """Engines that name an accelerator which no meter of the cover measures."""
+
+    @property
+    def everything(self) -> tuple[Held, ...]:
+        """All things on which an engine may hold a part."""
+        return self.seats + self.elsewhere
+
+    def of_server(self) -> Held:
+        """Part of the server that each engine holds: the mean over its accelerators."""
+        held: Held = {}
+        for seat in self.everything:
+            for engine, part in seat.items():
+                held[engine] = held.get(engine, Fraction(0)) + part / len(self.everything)
+        return held
+
+
+def is_sole(held: Held) -> bool:
+    """Whether one engine holds all of it."""
+    return len(held) == 1 and sum(held.values()) == 1
+
+
+def reside(cover: Cover, engines: Sequence[Engine], declared: Sequence[Meter]) -> Residence:
+    """Where the engines are. Those that name no device share all of them equally; what is reserved more than once
+    over is shared in proportion."""
+    by_id = {meter.id: meter for meter in declared}
+    asked: dict[str, Held] = {device.meter.id: {} for device in cover.devices}
+    for number, engine in enumerate(engines):
+        for device, part in _wishes(engine, cover, by_id):
+            held = asked.setdefault(device, {})
+            held[number] = held.get(number, Fraction(0)) + part
+    if not asked:
+        asked[SERVER_ITSELF] = {}
+    _seat_everywhere(asked, [number for number, engine in enumerate(engines) if not engine.devices])
+    measured = {device.meter.id for device in cover.devices}
+    return Residence(
+        seats=tuple(_at_most_whole(asked[device.meter.id]) for device in cover.devices),
+        elsewhere=tuple(_at_most_whole(held) for name, held in asked.items() if name not in measured),
+        unmetered=frozenset(
+            number for name, held in asked.items() if name not in measured | {SERVER_ITSELF} for number in held
+        ),
+    )
+
+
+def _seat_everywhere(asked: dict[str, Held], everywhere: list[int]) -> None:
+    for held in asked.values():
+        held.update((number, Fraction(1, len(everywhere))) for number in everywhere)
+
+
+def _wishes(engine: Engine, cover: Cover, declared: dict[str, Meter]) -> Iterator[tuple[str, Fraction]]:
+    """Id of each device that an engine names, as the cover knows it, and the part of it that the engine asks for."""
+    for reservation in engine.devices:
+        asked = Fraction(reservation.share_ppm, WHOLE)
+        named = declared.get(reservation.meter)
+        found = [] if named is None else [(d.id, _pieces(d, named, declared)) for d in _of(named, cover, declared)]
+        for device, pieces in found or [(reservation.meter, 1)]:
+            yield device, asked / pieces
+
+
+def _of(named: Meter, cover: Cover, declared: dict[str, Meter]) -> list[Meter]:
+    """Devices of the cover that measure the named one: itself, another source of it, its whole, or its parts."""
+    devices = [device.meter for device in cover.devices]
+    same = [device for device in devices if device.id == named.id]
+    same = same or [device for device in devices if named.device and device.device == named.device]
+    if same:
+        return same
+    around = ancestors(named, declared)
+    related = [device for device in devices if device.id in around or named.id in ancestors(device, declared)]
+    holders = [device for device in devices if named.kind in device.contains]
+    return related or (holders if len(holders) == 1 else [])
+
+
+def _pieces(device: Meter, named: Meter, declared: dict[str, Meter]) -> int:
+    """How many meters like the named one lie inside the device: whoever reserves one of seven holds a seventh."""
+    if named.id == device.id or device.id not in ancestors(named, declared):
+        return 1
+    return sum(
+        meter.kind == named.kind and meter.inside == named.inside and device.id in ancestors(meter, declared)
+        for meter in declared.values()
+    )
+
+
+def _at_most_whole(held: Held) -> Held:
+    total = sum(held.values(), Fraction(0))
+    return {number: part / total for number, part in held.items()} if total > 1 else held

@@ -1,0 +1,123 @@
+"""Splitting one meter's energy, to the microjoule, among those who hold or used what it measures."""
+
+from fractions import Fraction
+from typing import Literal
+
+import msgspec
+
+from joulefleet.units import mw_ns_to_uj
+from joulefleet.window import MeterWindow
+from joulefleet_collector.account.residence import Held, is_sole
+from joulefleet_collector.account.share import share_out
+
+Bucket = Literal["active", "idle", "idle_unallocated", "unattributed", "unmatched"]
+BUCKETS: tuple[Bucket, ...] = ("active", "idle", "idle_unallocated", "unattributed", "unmatched")
+
+Claims = dict[tuple[Bucket, int | None], int | Fraction]
+"""Weights by where a part goes: the bucket, and the number of the engine where it is an engine's."""
+
+
+class Term(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the energy of a boundary. The terms of a boundary add up to it exactly."""
+
+    source: MeterWindow
+    """The meter that measured it."""
+    bucket: Bucket
+    energy_uj: int
+    engine: int | None = None
+    method: str = ""
+    """How the engine's part was found, one of `rows.METHODS`; empty where it is no engine's."""
+    learnt: bool = True
+    """Whether its idle power was learnt, rather than taken from a catalogue."""
+
+
+class Pot(msgspec.Struct, frozen=True, kw_only=True):
+    """Energy to be split: the idle part by reservation, the dynamic part by activity."""
+
+    source: MeterWindow
+    idle_uj: int
+    dynamic_uj: int
+    learnt: bool = True
+
+
+def idle_uj(reading: MeterWindow) -> int:
+    """Idle power times covered time, at most the energy itself; 0 where idle power is not known."""
+    if reading.idle_mw is None:
+        return 0
+    return min(reading.energy_uj, mw_ns_to_uj(reading.idle_mw * reading.covered_ns))
+
+
+def pot_of(reading: MeterWindow, source: MeterWindow | None = None) -> Pot:
+    """A meter's energy; `source` is the meter that measured it where that is another one (the server's)."""
+    idle = idle_uj(reading)
+    return Pot(source=source or reading, idle_uj=idle, dynamic_uj=reading.energy_uj - idle, learnt=reading.idle_learnt)
+
+
+def host_pot(whole: MeterWindow, devices: tuple[MeterWindow, ...]) -> Pot:
+    """What a server's meter measured beyond its devices, which must not be more than it.
+
+    Its idle power is the server's less the devices', and known only where each of them is.
+    """
+    energy = whole.energy_uj - sum(device.energy_uj for device in devices)
+    known = all(reading.idle_mw is not None for reading in (whole, *devices))
+    idle = min(energy, max(idle_uj(whole) - sum(map(idle_uj, devices)), 0)) if known else 0
+    learnt = all(reading.idle_learnt for reading in (whole, *devices))
+    return Pot(source=whole, idle_uj=idle, dynamic_uj=energy - idle, learnt=learnt)
+
+
+def split_idle(pot: Pot, held: Held) -> list[Term]:
+    """The idle part by reservation; what nobody holds is `idle_unallocated`."""
+    claims: Claims = {("idle", engine): held[engine] for engine in sorted(held)}
+    claims["idle_unallocated", None] = 1 - sum(held.values())
+    return _terms(pot, pot.idle_uj, claims, "exclusive" if is_sole(held) else "reservation")
+
+
+def split_dynamic(pot: Pot, claims: Claims, method: str) -> list[Term]:
+    """The dynamic part by these weights; `unattributed` where all are 0."""
+    return _terms(pot, pot.dynamic_uj, claims if any(claims.values()) else {("unattributed", None): 1}, method)
+
+
+def reserved(held: Held) -> Claims:
+    """Claims on dynamic energy by reservation, where nothing better is known."""
+    claims: Claims = {("active", engine): held[engine] for engine in sorted(held)}
+    claims["unattributed", None] = 1 - sum(held.values())
+    return claims
+
+
+def following(device_terms: list[Term]) -> Claims:
+    """Claims on the host's dynamic energy: in proportion to that of the devices, whose unknown parts stay unknown."""
+    claims: Claims = {}
+    for term in device_terms:
+        if term.bucket in ("active", "unattributed", "unmatched"):
+            claim = (term.bucket, term.engine)
+            claims[claim] = claims.get(claim, 0) + term.energy_uj
+    return claims
+
+
+def unmatched(reading: MeterWindow) -> list[Term]:
+    """All that a meter measured while it was covered too little."""
+    return [Term(source=reading, bucket="unmatched", energy_uj=reading.energy_uj)]
+
+
+def scaled(terms: list[Term], energy_uj: int) -> list[Term]:
+    """The same proportions of another amount."""
+    parts = share_out(energy_uj, [term.energy_uj for term in terms])
+    return [msgspec.structs.replace(term, energy_uj=part) for term, part in zip(terms, parts, strict=True)]
+
+
+def _terms(pot: Pot, energy_uj: int, claims: Claims, method: str) -> list[Term]:
+    if energy_uj == 0:
+        return []
+    parts = share_out(energy_uj, list(claims.values()))
+    return [
+        Term(
+            source=pot.source,
+            bucket=bucket,
+            energy_uj=part,
+            engine=engine,
+            method=method if engine is not None else "",
+            learnt=pot.learnt,
+        )
+        for (bucket, engine), part in zip(claims, parts, strict=True)
+        if part
+    ]

@@ -1,0 +1,143 @@
+"""What an engine did for each of its models, and the weights by which energy is split among engines and models."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from joulefleet.reading import COUNT_FIELDS, Counts
+from joulefleet.window import EngineWindow
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.rows import COUNT_FIELDS as ROW_FIELDS
+
+
+class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
+    """Work for one model, tenants summed."""
+
+    model: str = ""
+    revision: str = ""
+    counts: Counts = Counts()
+    """None where a tenant's count is not known: a sum without it would be too small."""
+    late: Counts = Counts()
+    """What is known of it; None where nothing came late."""
+
+
+def by_model(engine: EngineWindow) -> list[ModelWork]:
+    """An engine's work by model and revision, in their order; one without a name where it was never read."""
+    keys = sorted({(work.key.model, work.key.revision) for work in engine.work})
+    return [_work_for(engine, model, revision) for model, revision in keys] or [ModelWork()]
+
+
+def known_sum(counts: Iterable[int | None]) -> int | None:
+    """The sum of those that are known; None where none is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
+
+
+def full_sum(counts: Iterable[int | None]) -> int | None:
+    """The sum, if all are known."""
+    counts = list(counts)
+    return known_sum(counts) if None not in counts else None
+
+
+def counted(counts: Counts, prefix: str = "") -> dict[str, float]:
+    """Those counts that are known, as fields of a row; what is not known has no field."""
+    known = {field: getattr(counts, field) for field in ROW_FIELDS}
+    return {prefix + field: float(count) for field, count in known.items() if count is not None}
+
+
+def work_units(works: Sequence[ModelWork], policy: Policy) -> list[int] | None:
+    """Weight of each by its tokens; None where not all count them.
+
+    Cached prompt tokens are no work (ACCOUNTING I10). A sort of token that one of them does not count is left out
+    for all, since they could not be compared by it.
+    """
+    prompts = all(work.counts.prompt_tokens is not None for work in works)
+    outputs = all(work.counts.output_tokens is not None for work in works)
+    if not prompts and not outputs:
+        return None
+    sizes = _sizes(works, policy)
+    return [
+        size * (prompts * policy.prefill_weight * _computed(work) + outputs * policy.decode_weight * _output(work))
+        for size, work in zip(sizes, works, strict=True)
+    ]
+
+
+def model_weights(works: Sequence[ModelWork], policy: Policy) -> list[int]:
+    """Weights among the models of one engine: tokens, else requests, else equal."""
+    requests = [full_sum((w.counts.requests_ok, w.counts.requests_failed or 0)) for w in works]
+    for weights in (work_units(works, policy), None if None in requests else [r or 0 for r in requests]):
+        if weights is not None and any(weights):
+            return weights
+    return [1] * len(works)
+
+
+def engine_weights(engines: Sequence[EngineWindow], policy: Policy) -> tuple[str, list[int]]:
+    """How engines on one device share its dynamic energy: the method, and the weight of each (ACCOUNTING section 4).
+
+    All weights are 0 where nothing tells that any of them did something.
+    """
+    for method, weights in _ways(engines, policy):
+        if weights is not None and any(weights):
+            return method, weights
+    return "equal", [0] * len(engines)
+
+
+def _ways(engines: Sequence[EngineWindow], policy: Policy) -> list[tuple[str, list[int] | None]]:
+    running = ("running", _all_known([engine.running_ns for engine in engines]))
+    tokens = ("work", _token_weights(engines, policy))
+    # Tokens that are counted when a request ends say little about a window that is shorter than the request.
+    at_finish = any(engine.engine.counts_at_finish for engine in engines)
+    return [
+        ("busy", _all_known([known_sum(work.counts.busy_ns for work in engine.work) for engine in engines])),
+        *((running, tokens) if at_finish else (tokens, running)),
+        ("equal", [int(_was_active(engine)) for engine in engines]),
+    ]
+
+
+def _token_weights(engines: Sequence[EngineWindow], policy: Policy) -> list[int] | None:
+    works = [by_model(engine) for engine in engines]
+    units = work_units([work for each in works for work in each], policy)
+    if units is None:
+        return None
+    one_by_one = iter(units)
+    return [sum(next(one_by_one) for _ in each) for each in works]
+
+
+def _was_active(engine: EngineWindow) -> bool:
+    done = [
+        getattr(work.counts, field)
+        for work in engine.work
+        for field in COUNT_FIELDS
+        if field not in ("prompt_tokens", "cached_tokens")
+    ]
+    computed = [_computed(work) for work in by_model(engine)]
+    return any((*done, *computed, engine.running_start, engine.running_end, engine.running_ns))
+
+
+def _all_known(weights: list[int | None]) -> list[int] | None:
+    known = [weight for weight in weights if weight is not None]
+    return known if len(known) == len(weights) else None
+
+
+def _sizes(works: Sequence[ModelWork], policy: Policy) -> list[int]:
+    if all(work.model in policy.model_weights for work in works):
+        return [policy.model_weights[work.model] for work in works]
+    return [1] * len(works)
+
+
+def _computed(work: ModelWork) -> int:
+    return max((work.counts.prompt_tokens or 0) - (work.counts.cached_tokens or 0), 0)
+
+
+def _output(work: ModelWork) -> int:
+    return work.counts.output_tokens or 0
+
+
+def _work_for(engine: EngineWindow, model: str, revision: str) -> ModelWork:
+    mine = [work for work in engine.work if (work.key.model, work.key.revision) == (model, revision)]
+    return ModelWork(
+        model=model,
+        revision=revision,
+        counts=Counts(**{field: full_sum(getattr(work.counts, field) for work in mine) for field in COUNT_FIELDS}),
+        late=Counts(**{field: known_sum(getattr(work.late, field) for work in mine) for field in COUNT_FIELDS}),
+    )

@@ -1,0 +1,153 @@
+"""The collector's HTTP door: takes windows, answers questions, and says whether it is healthy and ready."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+
+import msgspec
+from aiohttp import web
+
+from joulefleet.delivery import (
+    BATCH_PATH,
+    JSON_TYPE,
+    MAX_BATCH_BYTES,
+    MAX_WIRE_BYTES,
+    MSGPACK_TYPE,
+    Answer,
+    Batch,
+    Malformed,
+    TooLarge,
+    unpack,
+    unpack_json,
+)
+from joulefleet.window import Window, decode, decode_json
+from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
+from joulefleet_collector.ingest import Busy, Decode, Ingest
+from joulefleet_collector.store.store import Store, StoreUnavailable
+
+RETRY_AFTER_S = 10
+EXPORT_PAGE = 100
+"""Windows written to an export at a time."""
+JSON_LINES_TYPE = "application/x-ndjson"
+STATUSES: dict[type[Exception], int] = {
+    Malformed: 400,
+    BadQuestion: 400,
+    TooLarge: 413,
+    Busy: 429,
+    StoreUnavailable: 503,
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+log = logging.getLogger(__name__)
+
+
+def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int]) -> web.Application:
+    """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
+    door = Door(store, ingest, now_ns)
+    app = web.Application(middlewares=[_errors_told], client_max_size=MAX_BATCH_BYTES)
+    app.router.add_post(BATCH_PATH, door.take)
+    app.router.add_get(BATCH_PATH, door.export)
+    app.router.add_get("/v1/usage", door.usage)
+    app.router.add_get("/-/healthy", door.healthy)
+    app.router.add_get("/-/ready", door.ready)
+    return app
+
+
+class Door:
+    """The handlers of all routes."""
+
+    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int]) -> None:
+        self._store = store
+        self._ingest = ingest
+        self._now_ns = now_ns
+
+    async def take(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/windows: answers after the store has committed."""
+        _check_length(request)
+        unpacked, reader = await _read(request)
+        return _answer(request, await self._ingest.take(unpacked, reader))
+
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/windows: JSON lines, one window each."""
+        asked = parse_export(request.query, self._now_ns())
+        windows = self._store.windows(asked.server, asked.since_ns, asked.until_ns)
+        page = await asyncio.to_thread(_page, windows)
+        response = web.StreamResponse(headers={"Content-Type": JSON_LINES_TYPE})
+        await response.prepare(request)
+        try:
+            while page:
+                await response.write(page)
+                page = await asyncio.to_thread(_page, windows)
+        except StoreUnavailable as error:
+            # The head is sent: only a broken connection can still say that the export is not whole.
+            log.error("export broken off: %s", error)
+            if request.transport:
+                request.transport.abort()
+        return response
+
+    async def usage(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/usage: figures with their reasons, the ledger and the warnings."""
+        usage = await asyncio.to_thread(self._usage, list(request.query.items()))
+        return web.json_response(body=msgspec.json.encode(usage))
+
+    def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
+        return answer_usage(self._store, parse_usage(query, self._now_ns()))
+
+    async def healthy(self, _: web.Request) -> web.StreamResponse:
+        """GET /-/healthy: the process answers."""
+        return web.json_response({"healthy": True})
+
+    async def ready(self, _: web.Request) -> web.StreamResponse:
+        """GET /-/ready: a window sent now would be kept."""
+        await asyncio.to_thread(self._store.check)
+        return web.json_response({"ready": True})
+
+
+def _check_length(request: web.Request) -> None:
+    if request.content_length is None or "Transfer-Encoding" in request.headers:
+        raise web.HTTPLengthRequired(text="say the length of the body in Content-Length; chunked bodies are not taken")
+    limit = MAX_BATCH_BYTES if request.content_type == JSON_TYPE else MAX_WIRE_BYTES
+    if request.content_length > limit:
+        raise TooLarge(f"{request.content_length} bytes; at most {limit} are taken")
+
+
+async def _read(request: web.Request) -> tuple[Batch, Decode]:
+    form = (request.content_type, request.headers.get("Content-Encoding", ""))
+    if form in ((MSGPACK_TYPE, "zstd"), (MSGPACK_TYPE, "")):
+        return await asyncio.to_thread(unpack, await request.read()), decode
+    if form in ((JSON_TYPE, "identity"), (JSON_TYPE, "")):
+        return await asyncio.to_thread(unpack_json, await request.read()), decode_json
+    raise web.HTTPUnsupportedMediaType(text=f"send {MSGPACK_TYPE} with Content-Encoding zstd, or plain {JSON_TYPE}")
+
+
+def _page(windows: Iterator[Window]) -> bytes:
+    return b"".join(window.encode_json() + b"\n" for window in islice(windows, EXPORT_PAGE))
+
+
+def _answer(request: web.Request, answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
+    if MSGPACK_TYPE in request.headers.get("Accept", ""):
+        body, form = msgspec.msgpack.encode(answer), MSGPACK_TYPE
+    else:
+        body, form = msgspec.json.encode(answer), JSON_TYPE
+    return web.Response(status=answer.status, body=body, content_type=form, headers=headers)
+
+
+@web.middleware
+async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as an `Answer`, never a traceback."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _refusal(request, error.status, error.text or error.reason)
+    except tuple(STATUSES) as error:
+        log.warning("%s %s refused: %s", request.method, request.path, error)
+        return _refusal(request, STATUSES[type(error)], str(error))
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return _refusal(request, 500, "the collector failed; its log says more")
+
+
+def _refusal(request: web.Request, status: int, error: str) -> web.Response:
+    later = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    return _answer(request, Answer(status=status, error=error), later)

@@ -1,0 +1,78 @@
+"""The tables of the embedded store, made from the shapes of the rows."""
+
+import sqlite3
+
+from joulefleet_collector.rows import KINDS
+from joulefleet_collector.store.rollup import ROLLUPS, Rollup
+from joulefleet_collector.store.store import StoreUnavailable
+
+VERSION = 1
+"""Rises when an older program would misread the file; a new field of a row does not raise it."""
+
+_FIXED = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE windows (
+        id INTEGER PRIMARY KEY,
+        server TEXT NOT NULL, timeline INTEGER NOT NULL, step_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL,
+        received_ns INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (server, timeline, step_ns, start_ns))""",
+    "CREATE INDEX windows_by_start ON windows (start_ns)",
+    """CREATE TABLE timelines (
+        server TEXT NOT NULL, timeline INTEGER NOT NULL, first_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
+        PRIMARY KEY (server, timeline)) WITHOUT ROWID""",
+    "CREATE TABLE series (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, tags TEXT NOT NULL, UNIQUE (kind, tags))",
+    "CREATE TABLE latest (series INTEGER PRIMARY KEY, start_ns INTEGER NOT NULL, fields TEXT NOT NULL)",
+)
+
+
+def tables() -> list[tuple[Rollup, str, str]]:
+    """Every rollup table as (grain, kind, name)."""
+    return [(rollup, kind, rollup.table(kind)) for rollup in ROLLUPS for kind in rollup.kinds]
+
+
+def prepare(connection: sqlite3.Connection, where: str, epoch: str) -> None:
+    """Make the tables in a new file, or check those of an old one and add fields that rows have gained since.
+
+    Call it inside a transaction. Raises StoreUnavailable where the file was made by a newer version or is not ours.
+    """
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > VERSION:
+        reason = f"the store has schema {found}, and this version of joulefleet knows schema {VERSION}"
+        raise StoreUnavailable(where, reason, "install the newer joulefleet, or name another data folder")
+    if found == 0:
+        _make(connection, where, epoch)
+    _add_missing_fields(connection)
+
+
+def _make(connection: sqlite3.Connection, where: str, epoch: str) -> None:
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        raise StoreUnavailable(where, "a database that joulefleet did not make", "name another data folder")
+    for statement in _FIXED:
+        connection.execute(statement)
+    for _, _, name in tables():
+        connection.execute(
+            f"CREATE TABLE {name} (start_ns INTEGER NOT NULL, series INTEGER NOT NULL,"
+            " PRIMARY KEY (start_ns, series)) WITHOUT ROWID"
+        )
+    connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (epoch,))
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _add_missing_fields(connection: sqlite3.Connection) -> None:
+    for _, kind, name in tables():
+        present = {column[1] for column in connection.execute(f"PRAGMA table_info({name})")}
+        for field in KINDS[kind].sums:
+            if field not in present:
+                connection.execute(f"ALTER TABLE {name} ADD COLUMN {field} REAL")
+
+
+def upsert(table: str, fields: tuple[str, ...]) -> str:
+    """Statement that adds one row (start_ns, series, *fields) to a rollup; NULL is unknown and adds nothing."""
+    names = ", ".join(fields)
+    marks = ", ".join("?" * (len(fields) + 2))
+    adds = ", ".join(f"{name} = coalesce({name} + excluded.{name}, {name}, excluded.{name})" for name in fields)
+    return (
+        f"INSERT INTO {table} (start_ns, series, {names}) VALUES ({marks})"  # noqa: S608 names are our own constants
+        f" ON CONFLICT (start_ns, series) DO UPDATE SET {adds}"
+    )

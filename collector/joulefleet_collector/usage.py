@@ -1,0 +1,200 @@
+"""Figures from sums: joules per request and per token, each with the reason where it cannot be defended.
+
+Ratios are made last, from sums over the whole time asked about, never as means of ratios. Formulas follow the
+accounting definition: E/N, E/T_o, E/(T_p - T_c + T_o), with energy only of work whose requests or tokens are counted.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from joulefleet.describe import GRADES
+from joulefleet.units import kwh_per_million, wh_per_thousand
+from joulefleet_collector.rows import COUNT_FIELDS, METHODS
+from joulefleet_collector.store.store import Total
+
+OK_COVERAGE = 0.95
+PARTIAL_COVERAGE = 0.8
+"""From here to OK_COVERAGE a figure is given and marked `partial`; below it is refused."""
+GAINS: dict[str, float] = {"reference": 0.01, "platform": 0.03, "onboard": 0.05, "modelled": 0.15}
+"""Relative standard uncertainty of each sensor class's gain (MLPerf-class meter, BMC or PSU, GPU counter, model)."""
+EDGE_NOTED = 0.05
+"""Edge bound from which a note advises a longer time."""
+_WHOLE = 1 - 1e-9
+
+Figures = dict[str, object]
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """One figure in joules per counted thing: which sums make it."""
+
+    name: str
+    joules: str
+    count: str
+    what: str
+
+
+RATIOS = (
+    Ratio("joules_per_output_token", "output_tokens_j", "output_tokens", "output tokens"),
+    Ratio("joules_per_request", "requests_j", "requests_ok", "finished requests"),
+    Ratio("joules_per_total_token", "total_tokens_j", "total_tokens", "prompt, cached and output tokens"),
+    Ratio("joules_per_output_token_active", "output_tokens_active_j", "output_tokens", "output tokens"),
+    Ratio("joules_per_request_active", "requests_active_j", "requests_ok", "finished requests"),
+    Ratio("joules_per_total_token_active", "total_tokens_active_j", "total_tokens", "prompt, cached and output tokens"),
+)
+
+
+def usage_figures(total: Total) -> Figures:
+    """All figures of one sum of usage rows. A figure that is null has its reason in `reasons`."""
+    sums = total.fields
+    energy_j = known_sum(sums, ("active_j", "idle_j"))
+    covered = share(sums.get("paired_s"), sums.get("window_s"))
+    edge = edge_bound(sums)
+    ratios, reasons = _ratios(sums, covered)
+    return {
+        **total.tags,
+        "simulated": total.tags.get("simulated") == "true",
+        "coverage": covered,
+        "status": status(covered),
+        **_all_figures(ratios, reasons),
+        "energy_j": energy_j,
+        "active_j": sums.get("active_j"),
+        "idle_j": sums.get("idle_j"),
+        "joules_by_grade": nonzero(sums, GRADES, "{}_j"),
+        "joules_by_method": nonzero(sums, METHODS, "by_{}_j"),
+        **{name: sums.get(name) for name in COUNT_FIELDS},
+        **{f"unmetered_{name}": sums.get(f"unmetered_{name}") for name in COUNT_FIELDS},
+        **{f"late_{name}": sums.get(f"late_{name}") for name in COUNT_FIELDS},
+        "idle_default_share": share(sums.get("idle_default_j"), energy_j),
+        "measured_share": measured_share(sums, energy_j),
+        "relative_uncertainty": relative_uncertainty(sums),
+        "edge_bound": edge,
+        "window_s": sums.get("window_s"),
+        "paired_s": sums.get("paired_s"),
+        "restarts": sums.get("restarts"),
+        "reasons": reasons,
+        "notes": _notes(sums, energy_j, edge),
+    }
+
+
+def status(covered: float | None) -> str:
+    """`ok`, `partial` or `refused`, by the share of the time in which energy and work pair."""
+    if covered is None or covered < PARTIAL_COVERAGE:
+        return "refused"
+    return "ok" if covered >= OK_COVERAGE else "partial"
+
+
+def _ratios(sums: Mapping[str, float], covered: float | None) -> tuple[dict[str, float], dict[str, str]]:
+    ratios: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for ratio in RATIOS:
+        reason = _refused(ratio, sums, covered)
+        if reason:
+            reasons[ratio.name] = reason
+        else:
+            ratios[ratio.name] = sums[ratio.joules] / sums[ratio.count]
+    return ratios, reasons
+
+
+def _refused(ratio: Ratio, sums: Mapping[str, float], covered: float | None) -> str:
+    """Why this figure cannot be given; empty where it can."""
+    if covered is None or status(covered) == "refused":
+        return f"coverage too low: {covered or 0:.1%} of the time pairs, {PARTIAL_COVERAGE:.0%} is needed"
+    if ratio.count not in sums:
+        return f"no {ratio.what} counted: the engine does not tell them"
+    if sums[ratio.count] <= 0:
+        return f"no {ratio.what} in this time"
+    if ratio.joules not in sums:
+        return f"no energy is known for counted {ratio.what}"
+    return ""
+
+
+def _all_figures(ratios: Mapping[str, float], reasons: dict[str, str]) -> dict[str, float | None]:
+    """The ratios and what follows from them; a figure made from a refused one is refused for the same reason."""
+    figures: dict[str, float | None] = {ratio.name: ratios.get(ratio.name) for ratio in RATIOS}
+    per_token, per_request = figures["joules_per_output_token"], figures["joules_per_request"]
+    figures["output_tokens_per_joule"] = 1 / per_token if per_token else None
+    figures["wh_per_1k_requests"] = None if per_request is None else wh_per_thousand(per_request)
+    figures["kwh_per_million_output_tokens"] = None if per_token is None else kwh_per_million(per_token)
+    made_from = {
+        "output_tokens_per_joule": "joules_per_output_token",
+        "wh_per_1k_requests": "joules_per_request",
+        "kwh_per_million_output_tokens": "joules_per_output_token",
+    }
+    for name, origin in made_from.items():
+        if figures[name] is None:
+            reasons[name] = reasons.get(origin, "no energy was used")
+    return figures
+
+
+def known_sum(sums: Mapping[str, float], names: Iterable[str]) -> float | None:
+    """Sum of those that are known; None where none is."""
+    known = [sums[name] for name in names if name in sums]
+    return math.fsum(known) if known else None
+
+
+def share(part: float | None, whole: float | None) -> float | None:
+    """part / whole; None where either is unknown or the whole is nothing."""
+    return part / whole if part is not None and whole else None
+
+
+def nonzero(sums: Mapping[str, float], names: Iterable[str], form: str) -> dict[str, float]:
+    """The known and non-zero ones of these sums, by name."""
+    return {name: sums[form.format(name)] for name in names if sums.get(form.format(name))}
+
+
+def measured_share(sums: Mapping[str, float], energy_j: float | None) -> float | None:
+    """Share of the energy that rests on a sensor rather than on a model."""
+    modelled = share(sums.get("modelled_j", 0.0), energy_j)
+    return None if modelled is None else 1 - modelled
+
+
+def edge_bound(sums: Mapping[str, float]) -> float | None:
+    """Largest relative bias of J/request from requests in flight at the edges: |sum of delta R| / N; None without N."""
+    return share(abs(sums["running_delta"]), sums.get("requests_ok")) if "running_delta" in sums else None
+
+
+def relative_uncertainty(sums: Mapping[str, float]) -> float | None:
+    """Relative standard uncertainty (k = 1) of the energy per unit of work; None without energy.
+
+    u^2 = sum over sensor classes (share x gain)^2 + independent terms / E^2 + (allocation / E)^2 + (edge bound)^2 / 3.
+    """
+    energy_j = known_sum(sums, ("active_j", "idle_j"))
+    if not energy_j or energy_j <= 0:
+        return None
+    gains = [sums.get(f"class_{name}_j", 0.0) / energy_j * gain for name, gain in GAINS.items()]
+    allocation = sums.get("allocation_j", 0.0) / energy_j
+    edge = (edge_bound(sums) or 0.0) / math.sqrt(3)
+    independent = math.sqrt(sums.get("independent_j2", 0.0)) / energy_j
+    return math.hypot(*gains, independent, allocation, edge)
+
+
+def _notes(sums: Mapping[str, float], energy_j: float | None, edge: float | None) -> list[str]:
+    """What a reader must know about figures that are given."""
+    notes = []
+    for ratio in RATIOS[:3]:
+        part = share(sums.get(ratio.joules), energy_j)
+        if part is not None and part < _WHOLE and sums.get(ratio.count):
+            notes.append(f"{ratio.name}: {ratio.what} are counted for {part:.1%} of the energy")
+    if edge is not None and edge > EDGE_NOTED:
+        notes.append(f"joules_per_request: may be off by {edge:.0%} from requests in flight; ask about a longer time")
+    return notes
+
+
+def ledger_figures(total: Total) -> Figures:
+    """Where the metered joules of one boundary went, and mean power where coverage allows it."""
+    sums = total.fields
+    covered = share(sums.get("covered_s"), sums.get("window_s"))
+    names = ("metered_j", "active_j", "idle_j", "idle_unallocated_j", "unattributed_j", "unmatched_j")
+    apart = ("residual_uj", "other_j", "late_j", "rejected_j", "covered_s", "window_s")
+    power_w = share(sums.get("metered_j"), sums.get("covered_s"))
+    return {
+        **total.tags,
+        "simulated": total.tags.get("simulated") == "true",
+        **{name: sums.get(name) for name in (*names, *apart)},
+        "coverage": covered,
+        "mean_power_w": power_w if (covered or 0) >= OK_COVERAGE else None,
+        "joules_by_grade": nonzero(sums, GRADES, "{}_j"),
+        **{f"unmetered_{name}": sums.get(f"unmetered_{name}") for name in COUNT_FIELDS},
+    }

@@ -1,0 +1,163 @@
+"""What a reader of figures must be warned of: clashing agents, restarts, joules without work, models, losses."""
+
+from collections.abc import Callable, Sequence
+
+from joulefleet_collector.rows import Row
+from joulefleet_collector.store.store import Overlap, Total
+
+Notice = dict[str, object]
+Told = Callable[[int], str]
+"""An instant in words."""
+
+LEDGER_IS_WIDER: Notice = {
+    "code": "ledger_of_whole_servers",
+    "message": "the ledger and its warnings tell of whole servers, not only of the work that was asked for",
+}
+"""Said where a filter names tags that only engines have."""
+
+
+def warnings(
+    usage: Sequence[Total],
+    ledger: Sequence[Total],
+    agents: Sequence[Row],
+    overlaps: Sequence[Overlap],
+    told: Told,
+) -> list[Notice]:
+    """All warnings about these sums, the gravest first."""
+    return [
+        *(_overlap(one, told) for one in overlaps),
+        *_losses(agents),
+        *_unmatched(usage, ledger),
+        *_restarts(usage),
+        *_modelled(ledger),
+        *_catalogue(usage),
+    ]
+
+
+def _overlap(one: Overlap, told: Told) -> Notice:
+    since, until = told(one.from_ns), told(one.to_ns)
+    return {
+        "code": "two_agents_or_clock",
+        "server": one.server,
+        "since": since,
+        "until": until,
+        "timelines": [f"{timeline:08x}" for timeline in one.timelines],
+        "message": f"server '{one.server}' sent two accounts of the time from {since} to {until}: two agents bear this"
+        " name, or its clock stepped back; joules of that time may be counted twice",
+    }
+
+
+def _losses(agents: Sequence[Row]) -> list[Notice]:
+    return [_loss(row) for row in agents if row.fields.get("lost_windows") or row.fields.get("refused_windows")]
+
+
+def _loss(row: Row) -> Notice:
+    names = ("lost_windows", "lost_s", "lost_j", "refused_windows")
+    lost = {name: row.fields.get(name, 0.0) for name in names}
+    server = row.tags.get("server", "")
+    return {
+        "code": "agent_losses",
+        "server": server,
+        "timeline": row.tags.get("timeline", ""),
+        **lost,
+        "message": f"the agent of '{server}' has lost {lost['lost_windows']:g} windows ({lost['lost_s']:g} s,"
+        f" {lost['lost_j']:g} J) and holds {lost['refused_windows']:g} that the collector refused",
+    }
+
+
+def _unmatched(usage: Sequence[Total], ledger: Sequence[Total]) -> list[Notice]:
+    """One per boundary, simulated and real apart."""
+    found = []
+    for key in sorted({_apart(total) for total in (*usage, *ledger)}):
+        joules = _summed(ledger, key, "unmatched_j")
+        requests, tokens = _summed(usage, key, "unmetered_requests_ok"), _summed(usage, key, "unmetered_output_tokens")
+        if not (joules or requests or tokens):
+            continue
+        unpaired_s = _summed(usage, key, "window_s") - _summed(usage, key, "paired_s")
+        found.append(
+            {
+                "code": "unmatched",
+                **_named(key),
+                "unmatched_j": joules,
+                "unpaired_s": unpaired_s,
+                "unmetered_requests_ok": requests,
+                "unmetered_output_tokens": tokens,
+                "message": f"boundary {key[0]}: {joules:.6g} J have no work beside them, and {requests:g} requests with"
+                f" {tokens:g} output tokens no energy, since in {unpaired_s:g} s a meter or an engine was not covered;"
+                " no figure contains them",
+            }
+        )
+    return found
+
+
+def _restarts(usage: Sequence[Total]) -> list[Notice]:
+    """One per combination of tags; each boundary repeats the same restarts."""
+    most: dict[tuple[tuple[str, str], ...], float] = {}
+    for total in usage:
+        key = tuple(sorted((name, value) for name, value in total.tags.items() if name != "boundary"))
+        step = (("start", str(total.start_ns)),)
+        most[key + step] = max(most.get(key + step, 0.0), total.fields.get("restarts", 0.0))
+    counts: dict[tuple[tuple[str, str], ...], float] = {}
+    for key, restarts in most.items():
+        counts[key[:-1]] = counts.get(key[:-1], 0.0) + restarts
+    return [_restart(dict(key), restarts) for key, restarts in sorted(counts.items()) if restarts]
+
+
+def _restart(tags: dict[str, str], restarts: float) -> Notice:
+    of = ", ".join(f"{name} {value}" for name, value in tags.items() if name != "simulated" and value)
+    return {
+        "code": "engine_restarted",
+        **tags,
+        "simulated": tags.get("simulated") == "true",
+        "restarts": restarts,
+        "message": f"{restarts:g} restarts of an engine{f' ({of})' if of else ''}: what it counted between its last"
+        " reading and the restart is not known, so joules per request and token may be too high",
+    }
+
+
+def _modelled(ledger: Sequence[Total]) -> list[Notice]:
+    found = []
+    for key in sorted({_apart(total) for total in ledger}):
+        joules, metered = _summed(ledger, key, "modelled_j"), _summed(ledger, key, "metered_j")
+        if joules and metered:
+            found.append(
+                {
+                    "code": "modelled",
+                    **_named(key),
+                    "modelled_j": joules,
+                    "modelled_share": joules / metered,
+                    "message": f"boundary {key[0]}: {joules / metered:.0%} of the joules are modelled, not measured; to"
+                    " measure them, let the agent read RAPL (CPU), the BMC (server) or the GPU's own counter:"
+                    " 'joulefleet doctor' says what is missing",
+                }
+            )
+    return found
+
+
+def _catalogue(usage: Sequence[Total]) -> list[Notice]:
+    found = []
+    for key in sorted({_apart(total) for total in usage}):
+        joules = _summed(usage, key, "idle_default_j")
+        if joules:
+            found.append(
+                {
+                    "code": "idle_from_catalogue",
+                    **_named(key),
+                    "idle_default_j": joules,
+                    "message": f"boundary {key[0]}: {joules:.6g} J of idle energy rest on a catalogue's idle power,"
+                    " until the agent has learnt it from idle minutes",
+                }
+            )
+    return found
+
+
+def _apart(total: Total) -> tuple[str, str]:
+    return (total.tags.get("boundary", ""), total.tags.get("simulated", ""))
+
+
+def _named(key: tuple[str, str]) -> Notice:
+    return {"boundary": key[0], "simulated": key[1] == "true"}
+
+
+def _summed(totals: Sequence[Total], key: tuple[str, str], field: str) -> float:
+    return sum(total.fields.get(field, 0.0) for total in totals if _apart(total) == key)

@@ -1,0 +1,226 @@
+"""Turns a server's page into its work counters, by a table that says which metrics tell them.
+
+Rules that hold for every server. Of several names for one quantity the first that the page knows is taken, never two.
+A counter is found with or without `_total`. Series that differ in labels the table does not name are added up (data
+parallel ranks, labels of later releases), except ranks that repeat one count: of those the largest is taken.
+`_created` and other series that are no counts are never touched, because a name is matched whole.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from joulefleet.reading import Counts, Histogram, WorkKey, WorkReading
+from joulefleet_plugins.work.exposition import BadPage, Page, Sample
+
+RANK_LABELS = frozenset({"tp_rank", "pp_rank"})
+"""Tensor and pipeline parallel ranks: each repeats the count of the whole engine."""
+COUNTER_TYPES = frozenset({"counter", "unknown", "untyped"})
+PROCESS_START = "process_start_time_seconds"
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A counter, or those of its series that have (or, with `but`, have not) certain values of one label."""
+
+    name: str
+    """Without the table's prefix and without `_total`."""
+    label: str = ""
+    only: tuple[str, ...] = ()
+    but: tuple[str, ...] = ()
+    from_start: bool = False
+    """Whether a server that counts this shows the series from its start: without one, it is not counted.
+    Otherwise a metric without such a series stands at 0, because labelled series appear with their first event."""
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """Whether a series with these labels belongs to it."""
+        value = labels.get(self.label, "")
+        return value not in self.but and (not self.only or value in self.only)
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """How one kind of inference server tells its work."""
+
+    software: str
+    prefixes: tuple[str, ...]
+    """What its metrics' names begin with; the first that the page knows is taken."""
+    counters: dict[str, tuple[Series, ...]]
+    """By field of Counts, in order of preference."""
+    running: tuple[str, ...] = ()
+    queued: tuple[str, ...] = ()
+    latency: dict[str, tuple[str, ...]] = {}
+    """Histograms in seconds by kind: `ttft`, `itl`, `e2e`."""
+    model_labels: tuple[str, ...] = ("model_name", "model")
+    counts_at_finish: bool = False
+    metrics_path: str = "/metrics"
+    version_path: str = ""
+    version_field: str = ""
+    """Where the server tells its version: a path, and a field of the JSON object there."""
+    mend: str = ""
+    """What to do when a page has none of these metrics."""
+
+
+class Unrecognised(ValueError):
+    """A page that has none of the table's metrics."""
+
+    code = "unrecognised"
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        super().__init__(table)
+
+    def __str__(self) -> str:
+        return f"the page has no metric of {self.table.software}; {self.table.mend}"
+
+
+ModelOf = Callable[[Mapping[str, str]], str]
+Choice = tuple[Series, list[Sample]]
+
+
+def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkReading:
+    """What a page says of an engine's work. `model` stands for every model that the page names, if given.
+
+    Raises Unrecognised, or BadPage where a counter has no countable value.
+    """
+
+    def model_of(labels: Mapping[str, str]) -> str:
+        return model or next((labels[name] for name in table.model_labels if name in labels), "")
+
+    prefix = _prefix(page, table)
+    counters = {name: choice for name, several in table.counters.items() if (choice := _choose(page, prefix, several))}
+    running, queued = (_first_of(page, prefix, names) for names in (table.running, table.queued))
+    buckets = {kind: _first_of(page, prefix, names, "_bucket") for kind, names in table.latency.items()}
+    shown = [running, queued, *buckets.values(), *(samples for _, samples in counters.values())]
+    models = sorted({model_of(sample.labels) for samples in shown for sample in samples})
+    sums = {name: of for name, choice in counters.items() if (of := _by_model(*choice, model_of)) is not None}
+    latency = {kind: _histograms(samples, model_of) for kind, samples in buckets.items()}
+    return WorkReading(
+        engine=engine,
+        epoch=_epoch(page, [prefix + series.name for series, _ in counters.values()]),
+        counts={WorkKey(one): Counts(**{name: of.get(one, 0) for name, of in sums.items()}) for one in models},
+        latency={
+            WorkKey(one): kinds
+            for one in models
+            if (kinds := {kind: of[one] for kind, of in latency.items() if one in of})
+        },
+        running=_gauge(running),
+        queued=_gauge(queued),
+    )
+
+
+def _prefix(page: Page, table: Table) -> str:
+    counters = (series.name for several in table.counters.values() for series in several)
+    names = {*counters, *table.running, *table.queued, *(name for names in table.latency.values() for name in names)}
+    known = {name.removesuffix("_total").removesuffix("_bucket") for name in (*page.types, *page.samples)}
+    for prefix in table.prefixes:
+        if any(prefix + name in known for name in names):
+            return prefix
+    raise Unrecognised(table)
+
+
+def _choose(page: Page, prefix: str, several: Iterable[Series]) -> Choice | None:
+    """The first of several counters that the page knows."""
+    for series in several:
+        samples = _counter(page, prefix + series.name)
+        if samples is not None:
+            return series, samples
+    return None
+
+
+def _counter(page: Page, name: str) -> list[Sample] | None:
+    """A counter's samples, by its name without `_total`; None where the page does not know it."""
+    # A page with both forms shows one counter twice: only one of them is taken.
+    forms = (name + "_total", name)
+    found = next((page.samples[form] for form in forms if form in page.samples), None)
+    declared = any(page.types.get(form) in COUNTER_TYPES for form in forms)
+    return [] if found is None and declared else found
+
+
+def _first_of(page: Page, prefix: str, names: Iterable[str], suffix: str = "") -> list[Sample]:
+    return next((found for name in names if (found := page.samples.get(prefix + name + suffix))), [])
+
+
+def _by_model(series: Series, samples: list[Sample], model_of: ModelOf) -> dict[str, int] | None:
+    """The sum of the series of each model; None where the server does not count this."""
+    taken = [sample for sample in samples if series.takes(sample.labels)]
+    if series.from_start and not taken:
+        return None
+    sums: dict[str, int] = {}
+    for labels, count in _without_ranks(taken):
+        sums[model_of(labels)] = sums.get(model_of(labels), 0) + count
+    return sums
+
+
+def _without_ranks(samples: list[Sample]) -> list[tuple[dict[str, str], int]]:
+    """Labels and count of each series, one for all ranks that repeat it."""
+    largest: dict[tuple[tuple[str, str], ...], int] = {}
+    for sample in samples:
+        series = tuple(sorted(item for item in sample.labels.items() if item[0] not in RANK_LABELS))
+        largest[series] = max(largest.get(series, 0), _whole(sample))
+    return [(dict(series), count) for series, count in largest.items()]
+
+
+def _whole(sample: Sample) -> int:
+    if not math.isfinite(sample.value) or sample.value < 0:
+        raise BadPage("malformed", f"a counter stands at {sample.value}", sample.line)
+    return round(sample.value)
+
+
+def _gauge(samples: list[Sample]) -> int | None:
+    """The sum of a gauge over all its series; None where one of them has no value now."""
+    if not samples or not all(math.isfinite(sample.value) and sample.value >= 0 for sample in samples):
+        return None
+    return sum(count for _, count in _without_ranks(samples))
+
+
+def _histograms(samples: list[Sample], model_of: ModelOf) -> dict[str, Histogram]:
+    """Requests in each bucket by model, from buckets that are cumulative over their edges."""
+    _check_edges(samples)
+    series: dict[tuple[tuple[str, str], ...], dict[str, int]] = {}
+    for labels, count in _without_ranks(samples):
+        edge = labels.pop("le")
+        series.setdefault(tuple(labels.items()), {})[edge] = count
+    histograms: dict[str, Histogram] = {}
+    for key, cumulative in series.items():
+        into = histograms.setdefault(model_of(dict(key)), {})
+        for edge, count in _each(cumulative, samples[0].line).items():
+            into[edge] = into.get(edge, 0) + count
+    return histograms
+
+
+def _check_edges(samples: list[Sample]) -> None:
+    for sample in samples:
+        try:
+            good = not math.isnan(float(sample.labels.get("le", "")))
+        except ValueError:
+            good = False
+        if not good:
+            raise BadPage("malformed", "a bucket without an edge `le`", sample.line)
+
+
+def _each(cumulative: dict[str, int], line: int) -> Histogram:
+    """The count of each bucket alone. Raises BadPage where the counts are not cumulative or the last is missing."""
+    edges = sorted(cumulative, key=float)
+    if not math.isinf(float(edges[-1])):
+        raise BadPage("malformed", "a histogram without its bucket +Inf", line)
+    lower, each = 0, {}
+    for edge in edges:
+        each[edge], lower = cumulative[edge] - lower, cumulative[edge]
+        if each[edge] < 0:
+            raise BadPage("malformed", f"a histogram with fewer requests up to {edge} than below it", line)
+    return each
+
+
+def _epoch(page: Page, names: list[str]) -> str:
+    """When the process began, as the page tells it; empty where it does not.
+
+    Several process starts (a page gathered from many) say nothing: the restart of one is not one of all. The earliest
+    creation of a counter is that of the process, because series are only ever added.
+    """
+    starts = page.samples.get(PROCESS_START, [])
+    if not starts:
+        starts = [sample for name in names for sample in page.samples.get(name + "_created", [])]
+    elif len(starts) > 1:
+        return ""
+    times = [float(sample.value) for sample in starts if math.isfinite(sample.value)]
+    return str(min(times)) if times else ""

@@ -1,0 +1,67 @@
+"""The collector's configuration: what is refused, by name."""
+
+from pathlib import Path
+
+import pytest
+
+from joulefleet.config import ConfigError
+from joulefleet_collector.config import DEFAULT_PORT, configure
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "collector.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_command_line_stands_alone() -> None:
+    config = configure(None, "/data", None)
+    assert (config.data_dir, config.listen.port, config.listen.host) == (Path("/data"), DEFAULT_PORT, "127.0.0.1")
+    assert DEFAULT_PORT == 8765
+
+
+def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        '[listen]\nport = 1\n[store]\ndata_dir = "x"\nkeep_windows_days = 2\n[policy]\npair_threshold = 0.9\n',
+    )
+    config = configure(file, None, None)
+    assert (config.listen.port, config.data_dir) == (1, Path("x"))
+    config = configure(file, "y", 0)
+    assert (config.listen.port, config.data_dir) == (0, Path("y"))
+    assert (config.store.keep_windows_days, config.policy.pair_threshold) == (2.0, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[listn]\nport = 1\n", "listn"),
+        ("[listen]\nprot = 1\n", "listen.*prot"),
+        ("[listen]\nport = 70000\n", "listen.port"),
+        ('[listen]\nport = "a"\n', "listen.port: expected `int`"),
+        ("[store]\nkeep_windows_days = 0\n", "store.keep_windows_days"),
+        ("[policy]\npair_treshold = 1\n", "policy.*pair_treshold"),
+        ("[listen\n", "not TOML"),
+    ],
+)
+def test_a_typo_is_refused_with_file_and_key(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"collector.toml: {said}"):
+        configure(written(tmp_path, text), "d", None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org", ""])
+def test_another_host_than_loopback_is_refused_with_the_reason(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ConfigError, match=r"listen.host: .*loopback.*tokens"):
+        configure(written(tmp_path, f'[listen]\nhost = "{host}"\n'), "d", None)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.2"])
+def test_loopback_is_taken(tmp_path: Path, host: str) -> None:
+    assert configure(written(tmp_path, f'[listen]\nhost = "{host}"\n'), "d", None).listen.host == host
+
+
+def test_a_missing_data_folder_or_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data-dir"):
+        configure(None, None, None)
+    with pytest.raises(ConfigError, match=r"none.toml: cannot be read"):
+        configure(tmp_path / "none.toml", "d", None)

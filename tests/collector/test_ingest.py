@@ -1,0 +1,168 @@
+"""From a batch to the store: what is kept, what is named, what is left whole when something fails."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from joulefleet.delivery import Batch, unpack_json
+from joulefleet.units import NS_PER_S
+from joulefleet.window import Window, decode, decode_json
+from joulefleet_collector.ingest import EARLY_NS, KEEP_WINDOWS_NS, MAX_WAITING, Busy, Ingest
+from joulefleet_collector.rows import Row
+from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.store import DAY_NS, Accounted, StoreUnavailable
+
+AWindow = Callable[..., Window]
+Account = Callable[[Window], list[Row]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    with closing(EmbeddedStore(tmp_path, lambda: "e1")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ingest(store: EmbeddedStore, account: Account, start_ns: int) -> Ingest:
+    return Ingest(store, account, lambda: start_ns + NS_PER_S)
+
+
+def batch(*bodies: bytes, backfill: bool = False) -> Batch:
+    return Batch(id=7, backfill=backfill, windows=[msgspec.Raw(body) for body in bodies])
+
+
+def kept(store: EmbeddedStore) -> list[tuple[str, int]]:
+    return [(one.server, one.start_ns) for one in store.windows(None, 0, 40_000 * DAY_NS)]
+
+
+async def test_a_good_batch_is_kept_when_the_answer_comes(
+    ingest: Ingest, store: EmbeddedStore, a_window: AWindow, start_ns: int
+) -> None:
+    answer = await ingest.take(batch(a_window().encode(), a_window("b").encode()), decode)
+    assert (answer.id, answer.status, answer.rejected, answer.store_epoch) == (7, 200, [], "e1")
+    assert answer.now_ns == start_ns + NS_PER_S
+    assert kept(store) == [("a", start_ns), ("b", start_ns)]
+
+
+async def test_bad_windows_are_named_by_place_and_do_not_take_the_others_with_them(
+    ingest: Ingest, store: EmbeddedStore, a_window: AWindow, start_ns: int
+) -> None:
+    newer = msgspec.structs.replace(a_window(), schema=99).encode()
+    future = a_window(minute=3)
+    old = a_window(minute=-8 * 24 * 60)
+    bodies = [b"\xc0", newer, future.encode(), a_window().encode(), old.encode(), b"\x81\xa6server\x01"]
+    answer = await ingest.take(batch(*bodies), decode)
+    assert [(one.index, one.code) for one in answer.rejected] == [
+        (0, "malformed"),
+        (1, "wrong_schema"),
+        (2, "too_early"),
+        (4, "too_old"),
+        (5, "malformed"),
+    ]
+    assert answer.rejected[2].start_ns == future.start_ns
+    assert "schema 99" in answer.rejected[1].detail
+    assert kept(store) == [("a", start_ns)]
+
+
+async def test_the_same_from_json(ingest: Ingest, store: EmbeddedStore, a_window: AWindow, start_ns: int) -> None:
+    good = a_window().encode_json().decode()
+    body = f'{{"id": 3, "windows": [{good}, 5, {{"schema": 2}}, {{"server": "x"}}, {good}]}}'
+    answer = await ingest.take(unpack_json(body.encode()), decode_json)
+    assert [(one.index, one.code) for one in answer.rejected] == [
+        (1, "malformed"),
+        (2, "wrong_schema"),
+        (3, "malformed"),
+    ]
+    assert kept(store) == [("a", start_ns)]
+    assert next(store.windows(None, 0, 40_000 * DAY_NS)) == a_window()
+
+
+async def test_truncated_windows_are_malformed(ingest: Ingest, store: EmbeddedStore, a_window: AWindow) -> None:
+    whole = a_window().encode()
+    for cut in range(0, len(whole), 7):
+        answer = await ingest.take(batch(whole[:cut]), decode)
+        assert [one.code for one in answer.rejected] == ["malformed"]
+    assert kept(store) == []
+
+
+async def test_windows_sent_again_and_twice_are_taken_and_count_once(
+    ingest: Ingest, store: EmbeddedStore, a_window: AWindow
+) -> None:
+    body = a_window().encode()
+    for _ in range(2):
+        assert (await ingest.take(batch(body, body), decode)).rejected == []
+    assert len(kept(store)) == 1
+
+
+@pytest.mark.parametrize(("backfill", "codes"), [(False, ["too_old"]), (True, [])])
+async def test_an_old_window_needs_a_declared_backfill(
+    ingest: Ingest, a_window: AWindow, backfill: bool, codes: list[str]
+) -> None:
+    old = a_window(minute=-30 * 24 * 60).encode()
+    answer = await ingest.take(batch(old, backfill=backfill), decode)
+    assert [one.code for one in answer.rejected] == codes
+
+
+async def test_the_edges_of_age_are_exact(
+    store: EmbeddedStore, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    now = [start_ns + KEEP_WINDOWS_NS]
+    ingest = Ingest(store, account, lambda: now[0])
+    body = a_window().encode()
+    assert (await ingest.take(batch(body), decode)).rejected == []
+    now[0] += 1
+    assert [one.code for one in (await ingest.take(batch(body), decode)).rejected] == ["too_old"]
+    now[0] = start_ns - EARLY_NS
+    assert (await ingest.take(batch(body), decode)).rejected == []
+    now[0] -= 1
+    assert [one.code for one in (await ingest.take(batch(body), decode)).rejected] == ["too_early"]
+
+
+class Refusing:
+    """A fake store that cannot be written now."""
+
+    epoch = "e"
+
+    def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
+        raise StoreUnavailable("/data", "no space is left", "free some")
+
+
+async def test_a_store_that_fails_is_told_and_not_answered_as_kept(
+    account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest = Ingest(Refusing(), account, lambda: start_ns)  # type: ignore[arg-type]  # only write is reached
+    with pytest.raises(StoreUnavailable):
+        await ingest.take(batch(a_window().encode()), decode)
+
+
+async def test_a_fault_of_accounting_holds_up_only_its_own_window(
+    store: EmbeddedStore, account: Account, a_window: AWindow, start_ns: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(window: Window) -> list[Row]:
+        if window.server == "odd":
+            raise ZeroDivisionError("secret detail")
+        return account(window)
+
+    windows = batch(a_window(server="odd").encode(), a_window(server="good").encode())
+    answer = await Ingest(store, broken, lambda: start_ns).take(windows, decode)
+    (refused,) = answer.rejected
+    assert (refused.index, refused.code, refused.start_ns) == (0, "not_accounted", start_ns)
+    assert "secret" not in refused.detail
+    assert "('odd', 1, 60000000000" in caplog.text
+    assert kept(store) == [("good", start_ns)]
+
+
+async def test_batches_in_hand_are_bounded_and_room_comes_back(
+    store: EmbeddedStore, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest = Ingest(store, account, lambda: start_ns)
+    body = a_window().encode()
+    results = await asyncio.gather(
+        *(ingest.take(batch(body), decode) for _ in range(MAX_WAITING + 5)), return_exceptions=True
+    )
+    assert sum(isinstance(one, Busy) for one in results) == 5
+    assert (await ingest.take(batch(body), decode)).status == 200

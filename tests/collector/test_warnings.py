@@ -1,0 +1,65 @@
+"""What readers are warned of."""
+
+from joulefleet_collector.rows import Row
+from joulefleet_collector.store.store import Overlap, Total
+from joulefleet_collector.warnings import warnings
+
+
+def usage(boundary: str, simulated: str = "false", start: int | None = None, **sums: float) -> Total:
+    return Total(start, {"model": "m", "boundary": boundary, "simulated": simulated}, sums)
+
+
+def ledger(boundary: str, simulated: str = "false", **sums: float) -> Total:
+    return Total(None, {"boundary": boundary, "simulated": simulated}, sums)
+
+
+def told(*usage: Total, ledger: tuple[Total, ...] = (), agents: tuple[Row, ...] = ()) -> list[dict[str, object]]:
+    return warnings(usage, ledger, agents, [], str)
+
+
+def test_nothing_wrong_is_no_warning() -> None:
+    fine = usage("server", active_j=1.0, idle_default_j=0.0, restarts=0.0, unmetered_requests_ok=0.0)
+    agent = Row("agent", 0, {"server": "a"}, {"lost_windows": 0, "refused_windows": 0})
+    assert told(fine, ledger=(ledger("server", metered_j=1.0, unmatched_j=0.0),), agents=(agent,)) == []
+
+
+def test_two_accounts_of_one_time_name_the_server_and_the_time() -> None:
+    (one,) = warnings([], [], [], [Overlap("gpu-7", (1, 0xABC), 60, 120)], lambda at: f"t{at}")
+    assert one["code"] == "two_agents_or_clock"
+    assert (one["server"], one["since"], one["until"]) == ("gpu-7", "t60", "t120")
+    assert one["timelines"] == ["00000001", "00000abc"]
+
+
+def test_lost_and_refused_windows_are_told_by_agent() -> None:
+    row = Row("agent", 0, {"server": "a", "timeline": "01"}, {"lost_windows": 2, "lost_s": 120.0, "lost_j": 5.0})
+    (one,) = told(agents=(row,))
+    assert (one["code"], one["server"], one["lost_s"], one["refused_windows"]) == ("agent_losses", "a", 120.0, 0.0)
+    assert told(agents=(Row("agent", 0, {}, {"refused_windows": 1}),))[0]["refused_windows"] == 1
+
+
+def test_unmatched_is_told_once_a_boundary_and_simulated_apart() -> None:
+    found = told(
+        usage("server", window_s=120.0, paired_s=60.0, unmetered_requests_ok=4.0),
+        usage("server", window_s=60.0, paired_s=0.0, unmetered_output_tokens=9.0),
+        usage("compute", window_s=60.0, paired_s=60.0),
+        ledger=(ledger("server", unmatched_j=7.0), ledger("server", "true", unmatched_j=1.0)),
+    )
+    assert [(one["boundary"], one["simulated"], one["unmatched_j"], one["unpaired_s"]) for one in found] == [
+        ("server", False, 7.0, 120.0),
+        ("server", True, 1.0, 0.0),
+    ]
+    assert found[0]["unmetered_requests_ok"] == 4.0 and found[0]["unmetered_output_tokens"] == 9.0
+
+
+def test_restarts_are_told_once_and_not_once_a_boundary() -> None:
+    (one,) = told(usage("server", restarts=2.0), usage("compute", restarts=2.0))
+    assert (one["code"], one["restarts"], one["model"]) == ("engine_restarted", 2.0, "m")
+    (one,) = told(usage("server", start=0, restarts=2.0), usage("server", start=60, restarts=1.0))
+    assert one["restarts"] == 3.0
+
+
+def test_models_and_catalogues_say_what_to_install() -> None:
+    found = told(usage("compute", idle_default_j=5.0), ledger=(ledger("compute", modelled_j=25.0, metered_j=100.0),))
+    assert [one["code"] for one in found] == ["modelled", "idle_from_catalogue"]
+    assert found[0]["modelled_share"] == 0.25
+    assert "joulefleet doctor" in str(found[0]["message"])

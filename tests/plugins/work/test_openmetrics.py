@@ -1,0 +1,249 @@
+"""The source as the agent uses it, against a server on loopback."""
+
+import runpy
+import socket
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from joulefleet.config import ConfigError
+from joulefleet.describe import Engine, Reservation
+from joulefleet.reading import Counts, Failure, WorkKey, WorkReading
+from joulefleet.source import SourceUnavailable
+from joulefleet_plugins.work.openmetrics import ASK_VERSION_AGAIN_READS, open
+
+FakeVllm = runpy.run_path(str(Path(__file__).parents[2] / "fixtures" / "fake_vllm.py"))["FakeVllm"]
+
+PAGE = "vllm:generation_tokens_total 7\n"
+
+
+@pytest.fixture
+def vllm() -> Iterator[Any]:
+    with FakeVllm(model="M") as server:
+        yield server
+
+
+def read(source: Any) -> WorkReading:
+    [reading] = source.read()
+    assert isinstance(reading, WorkReading), reading
+    return reading
+
+
+def failed(source: Any) -> Failure:
+    [failure] = source.read()
+    assert isinstance(failure, Failure), failure
+    assert failure.subject == source.declares[0].id
+    return failure
+
+
+Answer = tuple[int, str, bytes]
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[[Callable[[str], Answer]], str]]:
+    """Starts servers that answer each path by a function."""
+    servers: list[HTTPServer] = []
+
+    def start(answer: Callable[[str], Answer]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, content_type, body = answer(self.path)
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fixed(body: str | bytes, content_type: str = "text/plain") -> Callable[[str], Answer]:
+    return lambda _: (200, content_type, body if isinstance(body, bytes) else body.encode())
+
+
+def test_what_is_declared() -> None:
+    source = open(
+        {
+            "url": "http://127.0.0.1:8000/metrics",
+            "devices": ["GPU-1", {"meter": "GPU-2", "share": 0.25}, {"meter": "GPU-3"}],
+            "group": "g",
+            "period_s": 1,
+            "timeout_s": 2,
+        }
+    )
+    assert source.declares == (
+        Engine(
+            id="vllm@127.0.0.1:8000",
+            software="vllm",
+            group="g",
+            devices=(Reservation("GPU-1"), Reservation("GPU-2", 250_000), Reservation("GPU-3")),
+            period_ns=1_000_000_000,
+        ),
+    )
+    assert source.period_ns == 1_000_000_000
+    assert source.deadline_ns >= 8_000_000_000, "a page and a version take up to twice the timeout each"
+
+
+def test_defaults() -> None:
+    source = open({"url": "http://[::1]", "id": "mine"})
+    assert source.period_ns == 5_000_000_000
+    assert source.declares == (Engine(id="mine", software="vllm", period_ns=5_000_000_000),)
+    assert open({"url": "http://[::1]"}).declares[0].id == "vllm@[::1]:80"
+
+
+def test_a_server_is_read(vllm: Any) -> None:
+    vllm.serve(prompt=512, output=128, latency_s=2.0, cached=256)
+    vllm.running, vllm.queued = 3, 1
+    source = open({"url": f"http://{vllm.address}"})
+    reading = read(source)
+    assert reading.engine == f"vllm@{vllm.address}"
+    assert reading.version == "0.14.0"
+    assert reading.epoch == "1753795326.5"
+    assert reading.counts == {
+        WorkKey("M"): Counts(
+            requests_ok=1,
+            requests_failed=0,
+            requests_aborted=0,
+            prompt_tokens=512,
+            cached_tokens=256,
+            output_tokens=128,
+        )
+    }
+    assert reading.latency[WorkKey("M")]["e2e"]["2.5"] == 1
+    assert (reading.running, reading.queued) == (3, 1)
+    vllm.serve(prompt=8, output=2)
+    assert read(source).counts[WorkKey("M")].prompt_tokens == 520
+    assert vllm.connections == 1, "the connection was not kept"
+
+
+def test_a_name_of_ones_own_for_the_model(vllm: Any) -> None:
+    assert read(open({"url": vllm.url, "model": "mine"})).counts.keys() == {WorkKey("mine")}
+
+
+def test_a_server_that_is_not_up_yet_is_no_error(vllm: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    source = open({"url": f"http://127.0.0.1:{port}"})
+    assert failed(source).code == "scrape_failed"
+
+
+def test_a_restart_begins_another_epoch_and_tells_its_version(vllm: Any) -> None:
+    source = open({"url": vllm.url})
+    vllm.serve(prompt=10, output=10)
+    before = read(source)
+    vllm.refuse()
+    assert failed(source).code == "scrape_failed"
+    vllm.restart(version="0.15.0")
+    vllm.accept()
+    after = read(source)
+    assert after.counts[WorkKey("M")].output_tokens == 0
+    assert (before.version, after.version) == ("0.14.0", "0.15.0")
+    assert before.epoch < after.epoch
+
+
+def test_a_restart_between_two_scrapes_is_seen(vllm: Any) -> None:
+    source = open({"url": vllm.url})
+    before = read(source)
+    vllm.restart(version="0.15.0")
+    vllm.serve(prompt=10, output=10)
+    after = read(source)
+    assert before.epoch != after.epoch
+    assert after.version == "0.15.0"
+
+
+def test_the_version_is_asked_once_in_a_life(serving: Any) -> None:
+    asked: list[str] = []
+
+    def answer(path: str) -> Answer:
+        asked.append(path)
+        return 200, "text/plain", b'{"version": "1.2"}' if path == "/version" else PAGE.encode()
+
+    source = open({"url": serving(answer)})
+    assert {read(source).version for _ in range(ASK_VERSION_AGAIN_READS * 2)} == {"1.2"}
+    assert asked.count("/version") == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"version": 3}', b'{"other": "x"}', b"[" * 100_000])
+def test_a_version_that_is_not_told_costs_no_count_and_is_asked_again(serving: Any, body: bytes) -> None:
+    told = [(404, "text/plain", b""), (200, "application/json", body)]
+
+    def answer(path: str) -> Answer:
+        if path == "/metrics":
+            return 200, "text/plain", PAGE.encode()
+        return told.pop(0) if told else (200, "application/json", b'{"version": "1.2"}')
+
+    source = open({"url": serving(answer)})
+    versions = [read(source).version for _ in range(2 * ASK_VERSION_AGAIN_READS + 1)]
+    assert versions == [""] * (2 * ASK_VERSION_AGAIN_READS) + ["1.2"]
+
+
+def test_a_version_from_elsewhere(serving: Any) -> None:
+    page, elsewhere = serving(fixed(PAGE)), serving(fixed('{"version": "from elsewhere"}'))
+    assert read(open({"url": page, "version_url": f"{elsewhere}/v"})).version == "from elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code", "words"),
+    [
+        ("python_info 1\n", "text/plain", "unrecognised", "--disable-log-stats"),
+        ("", "text/plain", "unrecognised", "vllm"),
+        ("<html>\n", "text/html", "malformed", "line 1"),
+        (PAGE + "vllm:prompt_tokens_total many\n", "text/plain", "malformed", "line 2"),
+        (b'vllm:generation_tokens_total{a="\xff"} 7\n', "text/plain", "malformed", "UTF-8"),
+        (PAGE + "vllm:prompt_tok", "text/plain", "truncated", "end"),
+        (PAGE, "application/openmetrics-text; version=1.0.0", "truncated", "EOF"),
+    ],
+)
+def test_pages_of_which_nothing_is_counted(
+    serving: Any, body: str | bytes, content_type: str, code: str, words: str
+) -> None:
+    failure = failed(open({"url": serving(fixed(body, content_type))}))
+    assert failure.code == code
+    assert words in failure.detail
+
+
+def test_openmetrics_and_json_strings_are_read(serving: Any) -> None:
+    source = open({"url": serving(fixed(PAGE + "# EOF\n", "application/openmetrics-text; version=1.0.0"))})
+    assert read(source).counts[WorkKey("")].output_tokens == 7
+    escaped = '"' + PAGE.replace("\n", "\\n") + '"'
+    assert read(open({"url": serving(fixed(escaped))})).counts[WorkKey("")].output_tokens == 7
+
+
+@pytest.mark.parametrize("key", ["url", "version_url"])
+def test_a_url_that_is_none(key: str) -> None:
+    with pytest.raises(SourceUnavailable) as error:
+        open({"url": "http://127.0.0.1:8000", key: "localhost:8000/metrics"})
+    assert error.value.code == "bad_url"
+    assert "localhost:8000/metrics" in str(error.value)
+    assert "http://127.0.0.1:8000" in error.value.mend
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ({}, "url"),
+        ({"url": "http://a", "perod_s": 5}, "perod_s"),
+        ({"url": "http://a", "period_s": 0.5}, "period_s"),
+        ({"url": "http://a", "timeout_s": 0}, "timeout_s"),
+        ({"url": "http://a", "software": "vlllm"}, "software"),
+        ({"url": "http://a", "devices": [{"meter": "x", "share": 1.5}]}, "devices[0].share"),
+        ({"url": "http://a", "devices": ["x", {"meter": "x"}]}, "twice"),
+    ],
+)
+def test_a_config_that_cannot_be_used(table: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        open(table)
+    assert key in str(error.value)
