@@ -72,19 +72,19 @@ def ancestors(meter: Meter, declared: dict[str, Meter]) -> set[str]:
 
 
 def _accelerator(devices: list[MeterWindow]) -> Cover | None:
-    return Cover(boundary="accelerator", devices=_by_id(devices)) if devices else None
+    return Cover(boundary="accelerator", devices=tuple(devices)) if devices else None
 
 
 def _compute(parts: list[MeterWindow]) -> Cover | None:
     if not _of(parts, ("module", "cpu_package")):
         return None
     return Cover(
-        boundary="compute", devices=_by_id(_of(parts, DEVICE_KINDS)), rest=_by_id(_of(parts, ("cpu_package", "dram")))
+        boundary="compute", devices=tuple(_of(parts, DEVICE_KINDS)), rest=tuple(_of(parts, ("cpu_package", "dram")))
     )
 
 
 def _server(whole: MeterWindow, parts: list[MeterWindow]) -> Cover:
-    return Cover(boundary="server", devices=_by_id(_of(parts, DEVICE_KINDS)), whole=whole, parts=_by_id(parts))
+    return Cover(boundary="server", devices=tuple(_of(parts, DEVICE_KINDS)), whole=whole, parts=tuple(parts))
 
 
 def _beside_host(hosts: list[MeterWindow], accelerators: list[MeterWindow], parts: list[MeterWindow]) -> Cover | None:
@@ -92,7 +92,7 @@ def _beside_host(hosts: list[MeterWindow], accelerators: list[MeterWindow], part
     devices = accelerators or _of(parts, DEVICE_KINDS)
     if not hosts or any(set(device.meter.contains) & set(hosts[0].meter.contains) for device in devices):
         return None
-    return Cover(boundary="server", devices=_by_id(devices), rest=tuple(hosts), parts=_by_id(parts))
+    return Cover(boundary="server", devices=tuple(devices), rest=tuple(hosts), parts=tuple(parts))
 
 
 def _choose(fine: list[MeterWindow], kinds: tuple[Kind, ...], declared: dict[str, Meter]) -> list[MeterWindow]:
@@ -118,7 +118,3 @@ def _is_part(meter: Meter, able: list[MeterWindow]) -> bool:
 
 def _of(meters: list[MeterWindow], kinds: tuple[Kind, ...]) -> list[MeterWindow]:
     return [m for m in meters if m.meter.kind in kinds]
-
-
-def _by_id(meters: list[MeterWindow]) -> tuple[MeterWindow, ...]:
-    return tuple(sorted(meters, key=lambda m: m.meter.id))

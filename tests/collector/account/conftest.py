@@ -1,0 +1,195 @@
+"""Windows for the tests of accounting: built by hand, and generated."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import strategies as st
+
+from joulefleet.describe import Engine, Meter, Reservation
+from joulefleet.reading import Counts, WorkKey
+from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
+from joulefleet.window import EngineWindow, MeterWindow, Window, Work
+from joulefleet_collector.rows import Row
+
+STEP_S = 60
+
+
+def meter(
+    name: str,
+    energy_j: float = 0.0,
+    *,
+    kind: str = "accelerator",
+    idle_w: float | None = None,
+    learnt: bool = True,
+    covered_s: float = STEP_S,
+    grade: str = "counter",
+    sensor_class: str = "onboard",
+    late_j: float = 0.0,
+    **declared: object,
+) -> MeterWindow:
+    """A meter with so many joules in a window."""
+    return MeterWindow(
+        meter=Meter(id=name, kind=kind, grade=grade, sensor_class=sensor_class, **declared),
+        energy_uj=j_to_uj(energy_j),
+        last_uj=j_to_uj(energy_j + late_j),
+        late_uj=j_to_uj(late_j),
+        covered_ns=s_to_ns(covered_s),
+        idle_mw=None if idle_w is None else w_to_mw(idle_w),
+        idle_learnt=learnt,
+    )
+
+
+def work(model: str = "m", *, tenant: str = "", revision: str = "", late: Counts | None = None, **counts: int) -> Work:
+    """Work of one key."""
+    return Work(key=WorkKey(model, revision, tenant), counts=Counts(**counts), late=late or Counts())
+
+
+def engine(
+    name: str,
+    devices: Sequence[str | tuple[str, float]] = (),
+    works: Sequence[Work] = (),
+    *,
+    covered_s: float = STEP_S,
+    running: tuple[int | None, int | None] = (None, None),
+    running_s: float | None = None,
+    restarts: int = 0,
+    software: str = "vllm",
+    **declared: object,
+) -> EngineWindow:
+    """An engine on these devices (with the share of each, 1 if it is not told)."""
+    held = [device if isinstance(device, tuple) else (device, 1.0) for device in devices]
+    return EngineWindow(
+        engine=Engine(
+            id=name,
+            software=software,
+            devices=tuple(Reservation(each, round(share * 1_000_000)) for each, share in held),
+            **declared,
+        ),
+        work=tuple(works),
+        covered_ns=s_to_ns(covered_s),
+        running_start=running[0],
+        running_end=running[1],
+        running_ns=None if running_s is None else s_to_ns(running_s),
+        restarts=restarts,
+    )
+
+
+def window(
+    meters: Sequence[MeterWindow] = (), engines: Sequence[EngineWindow] = (), step_s: int = STEP_S, **rest: object
+) -> Window:
+    """A window of one server."""
+    told = {"server": "n1", "timeline": 1, "start_ns": s_to_ns(1_800_000_000)} | rest
+    return Window(step_ns=s_to_ns(step_s), meters=tuple(meters), engines=tuple(engines), **told)
+
+
+def find(rows: Sequence[Row], kind: str, **tags: str) -> dict[str, float]:
+    """The fields of the one row of this kind that has these tags."""
+    found = [row for row in rows if row.kind == kind and tags.items() <= row.tags.items()]
+    assert len(found) == 1, f"{len(found)} rows of kind {kind} with {tags}"
+    return found[0].fields
+
+
+BOARDS = ("gpu0", "gpu1", "gpu2")
+
+energies_uj = st.one_of(st.just(0), st.integers(0, 10**4), st.integers(0, 10**11))
+counts = st.one_of(st.none(), st.integers(0, 10**6))
+
+
+@st.composite
+def readings(draw: st.DrawFn, name: str, kind: str, covered: bool = False, **declared: object) -> MeterWindow:
+    """One meter with any energy, coverage and idle power."""
+    return MeterWindow(
+        meter=Meter(
+            id=name,
+            kind=kind,
+            grade=draw(st.sampled_from(["counter", "integrated", "modelled"])),
+            sensor_class=draw(st.sampled_from(["platform", "onboard"])),
+            refresh_ns=draw(st.sampled_from([0, s_to_ns(0.1)])),
+            **declared,
+        ),
+        energy_uj=draw(energies_uj),
+        covered_ns=s_to_ns(60.0 if covered else draw(st.sampled_from([0, 30, 57, 60]))),
+        idle_mw=draw(st.one_of(st.none(), st.integers(0, 10**6))),
+        idle_learnt=draw(st.booleans()),
+    )
+
+
+@st.composite
+def works(draw: st.DrawFn) -> tuple[Work, ...]:
+    """Work of up to three keys, each count known or not."""
+    keys = draw(st.lists(st.sampled_from([WorkKey("a"), WorkKey("a", "", "t"), WorkKey("b")]), unique=True, max_size=3))
+    fields = ("requests_ok", "requests_failed", "prompt_tokens", "output_tokens", "busy_ns")
+    everything = draw(st.booleans())
+    one = st.integers(0, 10**6) if everything else counts
+    return tuple(Work(key=key, counts=Counts(**{field: draw(one) for field in fields})) for key in keys)
+
+
+@st.composite
+def engines_of(draw: st.DrawFn, boards: Sequence[str], whole: bool = False) -> tuple[EngineWindow, ...]:
+    """Up to three engines; two may have one key. Where not all is whole, some are on no device or an unknown one."""
+    shares = st.sampled_from([0, 300_000, 500_000, 1_000_000])
+    places = st.lists(st.tuples(st.sampled_from((*boards, *(() if whole else ("unknown",)))), shares), max_size=3)
+    return tuple(
+        EngineWindow(
+            engine=Engine(
+                id=f"e{number}",
+                software=draw(st.sampled_from(["vllm", "sglang"])),
+                devices=tuple(Reservation(*place) for place in draw(places.filter(any) if whole else places)),
+                counts_at_finish=draw(st.booleans()),
+            ),
+            work=draw(works()),
+            covered_ns=s_to_ns(60.0 if whole else draw(st.sampled_from([0, 57, 60]))),
+            restarts=draw(st.integers(0, 3)),
+            running_start=draw(st.one_of(st.none(), st.integers(0, 50))),
+            running_end=draw(st.one_of(st.none(), st.integers(0, 50))),
+            running_ns=draw(st.one_of(st.none(), st.integers(0, 10**12))),
+        )
+        for number in range(draw(st.integers(0, 3)))
+    )
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    """Any window of 60 s: boards, CPUs, a host or a server, parts and second sources of them, engines in any state."""
+    boards = draw(st.lists(st.sampled_from(BOARDS), unique=True))
+    meters = [draw(readings(board, "accelerator", device=board)) for board in boards]
+    others = {
+        "gpu0-again": ("accelerator", {"device": "gpu0"}),
+        "slice": ("accelerator", {"inside": "gpu0"}),
+        "module": ("module", {"contains": ("accelerator", "cpu_package", "dram")}),
+        "package-0": ("cpu_package", {}),
+        "core-0": ("cpu_core", {"inside": "package-0"}),
+        "dram-0": ("dram", {}),
+        "psys": ("psys", {"contains": ("cpu_package", "dram")}),
+        "host": ("host", {"contains": ("cpu_package", "dram")}),
+        "bmc": ("server", {"contains": ("accelerator", "host")}),
+        "pdu": ("server", {}),
+    }
+    for name in draw(st.lists(st.sampled_from(sorted(others)), unique=True)):
+        kind, declared = others[name]
+        meters.append(draw(readings(name, kind, **declared)))
+    return window(meters, draw(engines_of(boards)))
+
+
+@st.composite
+def servers(draw: st.DrawFn) -> Window:
+    """A server of which nothing is missing: its own meter tells at least what its boards, CPU and memory do."""
+    boards = draw(st.lists(st.sampled_from(BOARDS), unique=True, min_size=1))
+    meters = [draw(readings(board, "accelerator", covered=True)) for board in boards]
+    meters += [draw(readings("package-0", "cpu_package", covered=True)), draw(readings("dram-0", "dram", covered=True))]
+    whole = draw(readings("bmc", "server", covered=True))
+    whole.energy_uj += sum(each.energy_uj for each in meters)
+    return window([*meters, whole], draw(engines_of(boards, whole=True)))
+
+
+@pytest.fixture(scope="session")
+def build() -> SimpleNamespace:
+    """Builders of windows and their parts, in joules, watts and seconds, and `find` for rows."""
+    return SimpleNamespace(meter=meter, work=work, engine=engine, window=window, find=find)
+
+
+@pytest.fixture(scope="session")
+def generated() -> SimpleNamespace:
+    """Strategies: `windows()` of any kind, `servers()` of which nothing is missing."""
+    return SimpleNamespace(windows=windows, servers=servers)

@@ -1,0 +1,130 @@
+"""Weights of engines and models: the best thing that all of them count."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from joulefleet.reading import Counts
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.work import (
+    ModelWork,
+    by_model,
+    counted,
+    engine_weights,
+    full_sum,
+    known_sum,
+    model_weights,
+    work_units,
+)
+
+DEFAULT = Policy()
+BUSY_S = 10**9
+
+
+def test_what_is_not_known_is_not_zero() -> None:
+    assert (known_sum([None, 2, 3]), known_sum([None]), known_sum([])) == (5, None, None)
+    assert (full_sum([1, 2]), full_sum([None, 2]), full_sum([])) == (3, None, None)
+    assert counted(Counts(requests_ok=0, output_tokens=7), "late_") == {
+        "late_requests_ok": 0.0,
+        "late_output_tokens": 7.0,
+    }
+
+
+def test_work_is_summed_over_tenants_and_sorted_by_model(build: SimpleNamespace) -> None:
+    works = [
+        build.work("b", tenant="y", output_tokens=1, requests_ok=1),
+        build.work("a", output_tokens=10),
+        build.work("b", tenant="x", output_tokens=2, late=Counts(output_tokens=5)),
+    ]
+    a, b = by_model(build.engine("e", works=works))
+    assert (a.model, a.counts.output_tokens) == ("a", 10)
+    assert (b.model, b.counts.output_tokens, b.late.output_tokens) == ("b", 3, 5)
+    assert b.counts.requests_ok is None, "a sum without tenant x would be too small"
+
+
+def test_revisions_are_models_of_their_own(build: SimpleNamespace) -> None:
+    found = by_model(build.engine("e", works=[build.work("m", revision=r) for r in ("fp8", "bf16")]))
+    assert [each.revision for each in found] == ["bf16", "fp8"]
+
+
+def test_an_engine_that_was_never_read_has_one_nameless_model(build: SimpleNamespace) -> None:
+    assert by_model(build.engine("e")) == [ModelWork()]
+
+
+@pytest.mark.parametrize(
+    ("counts", "units"),
+    [
+        ([{"prompt_tokens": 100, "cached_tokens": 30, "output_tokens": 5}], [70 + 50]),
+        ([{"prompt_tokens": 100, "output_tokens": 5}], [150]),
+        ([{"prompt_tokens": 10, "cached_tokens": 30, "output_tokens": 0}], [0]),
+        ([{"output_tokens": 3}, {"output_tokens": 4, "prompt_tokens": 1_000}], [30, 40]),
+        ([{"output_tokens": 3}, {"prompt_tokens": 1_000}], None),
+        ([{"requests_ok": 3}], None),
+    ],
+    ids=["cached is no work", "cached unknown", "cached ahead", "only what all count", "nothing in common", "none"],
+)
+def test_work_units(counts: list[dict[str, int]], units: list[int] | None) -> None:
+    assert work_units([ModelWork(counts=Counts(**each)) for each in counts], DEFAULT) == units
+
+
+def test_sizes_of_models_count_only_where_all_are_known() -> None:
+    works = [ModelWork(model=m, counts=Counts(output_tokens=1)) for m in ("a", "b")]
+    assert work_units(works, Policy(model_weights={"a": 8, "b": 70})) == [80, 700]
+    assert work_units(works, Policy(model_weights={"a": 8})) == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("counts", "weights"),
+    [
+        ([{"output_tokens": 3, "requests_ok": 9}, {"output_tokens": 1, "requests_ok": 9}], [30, 10]),
+        ([{"requests_ok": 3, "requests_failed": 2}, {"requests_ok": 4}], [5, 4]),
+        ([{"output_tokens": 0, "requests_ok": 3}, {"output_tokens": 0, "requests_ok": 1}], [3, 1]),
+        ([{"requests_ok": 3}, {}], [1, 1]),
+        ([{"requests_ok": 0}, {"requests_ok": 0}], [1, 1]),
+    ],
+    ids=["tokens", "requests", "no tokens", "not all known", "idle"],
+)
+def test_models_share_their_engine(counts: list[dict[str, int]], weights: list[int]) -> None:
+    assert model_weights([ModelWork(counts=Counts(**each)) for each in counts], DEFAULT) == weights
+
+
+def pair_of(
+    build: SimpleNamespace, *counts: dict[str, int], at_finish: bool = False, running_s: tuple = (None, None)
+) -> list:
+    return [
+        build.engine(str(n), works=[build.work(**each)], counts_at_finish=at_finish, running_s=running_s[n])
+        for n, each in enumerate(counts)
+    ]
+
+
+def test_the_first_way_that_is_known_for_all_is_taken(build: SimpleNamespace) -> None:
+    busy = pair_of(build, {"busy_ns": BUSY_S, "output_tokens": 9}, {"busy_ns": 2 * BUSY_S, "output_tokens": 1})
+    assert engine_weights(busy, DEFAULT) == ("busy", [BUSY_S, 2 * BUSY_S])
+    one = pair_of(build, {"busy_ns": BUSY_S, "output_tokens": 9}, {"output_tokens": 1})
+    assert engine_weights(one, DEFAULT) == ("work", [90, 10])
+    still = pair_of(build, {"busy_ns": 0, "output_tokens": 9}, {"busy_ns": 0, "output_tokens": 1})
+    assert engine_weights(still, DEFAULT) == ("work", [90, 10])
+
+
+def test_running_requests_come_before_tokens_that_are_counted_at_the_end(build: SimpleNamespace) -> None:
+    tokens = ({"output_tokens": 13}, {"output_tokens": 87})
+    running = (60.0, 30.0)
+    assert engine_weights(pair_of(build, *tokens, running_s=running), DEFAULT) == ("work", [130, 870])
+    method, weights = engine_weights(pair_of(build, *tokens, running_s=running, at_finish=True), DEFAULT)
+    assert (method, weights[0]) == ("running", 2 * weights[1])
+    assert engine_weights(pair_of(build, *tokens, running_s=(60.0, None), at_finish=True), DEFAULT)[0] == "work"
+    assert engine_weights(pair_of(build, {}, {}, running_s=running), DEFAULT)[0] == "running"
+
+
+def test_engines_that_cannot_be_compared_share_equally_if_they_did_something(build: SimpleNamespace) -> None:
+    engines = [
+        *pair_of(build, {"output_tokens": 9}, {"requests_ok": 1}),
+        build.engine("idle", works=[build.work(requests_ok=0)]),
+        build.engine("running", works=[build.work()], running=(0, 2)),
+        build.engine("cached", works=[build.work(prompt_tokens=5, cached_tokens=5)]),
+    ]
+    assert engine_weights(engines, DEFAULT) == ("equal", [1, 1, 0, 1, 0])
+
+
+def test_all_weights_are_zero_where_nothing_happened(build: SimpleNamespace) -> None:
+    assert engine_weights(pair_of(build, {"output_tokens": 0}, {"output_tokens": 0}), DEFAULT) == ("equal", [0, 0])
