@@ -1,6 +1,7 @@
 """The commands of the collector: `collector run` and `store recount`."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from contextlib import closing
@@ -58,11 +59,15 @@ def store() -> None:
 @store.command()
 @data_dir_option
 @config_option
-def recount(data_dir: str | None, config_file: Path | None) -> None:
+@click.option("--json", "json_", is_flag=True, help="Print the outcome as JSON.")
+def recount(data_dir: str | None, config_file: Path | None, json_: bool) -> None:
     """Make all sums anew from the kept windows, after a change of policy."""
     config = _or_exit(lambda: configure(config_file, data_dir, None))
     windows = _or_exit(lambda: _recount(config))
-    click.echo(f"{windows} windows recounted in {config.data_dir}")
+    if json_:
+        click.echo(json.dumps({"windows": windows, "data_dir": str(config.data_dir)}))
+    else:
+        click.echo(f"{windows} windows recounted in {config.data_dir}")
 
 
 def _recount(config: CollectorConfig) -> int:

@@ -8,6 +8,8 @@ import msgspec
 from joulefleet.units import j_to_kwh, j_to_wh
 
 Row = Mapping[str, Any]
+BEGINNING = "1970-01-01T00:00:00Z"
+"""What a collector answers where everything was asked for."""
 GAP = "  "
 SHORTEST = len("SIMULATED")
 """Width below which a text column is not cut: this word stays whole on every row."""
@@ -27,7 +29,10 @@ class Column(msgspec.Struct, frozen=True):
 
 def report(answer: Row, width: int | None) -> str:
     """The whole answer as text, in lines of at most this many characters where that can be; None knows no limit."""
-    parts = [f"Energy from {answer['since']} to {answer['until']}"]
+    everything = answer["since"] == BEGINNING
+    parts = [
+        f"All energy until {answer['until']}" if everything else f"Energy from {answer['since']} to {answer['until']}"
+    ]
     parts.append(_usage(answer, width) if answer["rows"] else "No engine reported in this time.")
     parts += filter(None, (_reasons(answer["rows"]), _ledger(answer, width), _warnings(answer["warnings"])))
     return "\n\n".join(parts)

@@ -1,1 +1,27 @@
-"""JouleFleet: the energy that an inference costs."""
+"""JouleFleet: the energy that an inference costs. This is the public face, for authors of sources."""
+
+from joulefleet.config import ConfigError, typed
+from joulefleet.describe import WHOLE, Engine, Kind, Meter, Reservation
+from joulefleet.reading import Counts, Failure, Histogram, MeterReading, Reading, WorkKey, WorkReading
+from joulefleet.source import ProcessMustEnd, Source, SourceGone, SourceUnavailable
+
+__all__ = [
+    "ConfigError",
+    "Counts",
+    "Engine",
+    "Failure",
+    "Histogram",
+    "Kind",
+    "Meter",
+    "MeterReading",
+    "ProcessMustEnd",
+    "Reading",
+    "Reservation",
+    "Source",
+    "SourceGone",
+    "SourceUnavailable",
+    "WHOLE",
+    "WorkKey",
+    "WorkReading",
+    "typed",
+]

@@ -95,6 +95,8 @@ def test_recount_restates_the_sums_from_the_windows(
         assert opened.latest("meter") == []
     result = CliRunner().invoke(store, ["recount", "--data-dir", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (0, f"1 windows recounted in {tmp_path}\n")
+    result = CliRunner().invoke(store, ["recount", "--data-dir", str(tmp_path), "--json"])
+    assert json.loads(result.stdout) == {"windows": 1, "data_dir": str(tmp_path)}
     with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
         assert [row.tags["meter"] for row in opened.latest("meter")] == ["m0"]
 

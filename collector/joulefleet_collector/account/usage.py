@@ -81,8 +81,9 @@ def _work(counts: Counts, pairs: bool) -> Fields:
 
 
 def _total_tokens(counts: Counts) -> int | None:
-    cached = None if counts.cached_tokens is None else -counts.cached_tokens
-    return full_sum((counts.prompt_tokens, cached, counts.output_tokens))
+    computed = full_sum((counts.prompt_tokens, None if counts.cached_tokens is None else -counts.cached_tokens))
+    # Two counters read at one instant need not agree: what was computed is not less than nothing.
+    return full_sum((None if computed is None else max(computed, 0), counts.output_tokens))
 
 
 def _loads(engine: EngineWindow, weights: list[int], pairs: bool) -> list[Fields]:

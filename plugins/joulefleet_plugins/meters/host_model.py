@@ -12,10 +12,7 @@ from typing import Any
 
 import msgspec
 
-from joulefleet.config import typed
-from joulefleet.describe import Engine, Meter
-from joulefleet.reading import Failure, MeterReading, Reading
-from joulefleet.source import Source, SourceUnavailable
+from joulefleet import Engine, Failure, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import NS_PER_S, w_to_mw
 
 HOST = "host"

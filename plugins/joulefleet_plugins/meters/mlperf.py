@@ -14,11 +14,21 @@ from typing import Any
 
 import msgspec
 
-from joulefleet.config import typed
+from joulefleet import (
+    Counts,
+    Engine,
+    Failure,
+    Meter,
+    MeterReading,
+    Reading,
+    Source,
+    SourceGone,
+    SourceUnavailable,
+    WorkKey,
+    WorkReading,
+    typed,
+)
 from joulefleet.counter import GAP_PERIODS, part_of
-from joulefleet.describe import Engine, Meter
-from joulefleet.reading import Counts, Failure, MeterReading, Reading, WorkKey, WorkReading
-from joulefleet.source import Source, SourceGone, SourceUnavailable
 from joulefleet.units import NS_PER_S, ns_to_s, us_to_ns, w_to_mw
 
 POWER_LOG = "spl.txt"

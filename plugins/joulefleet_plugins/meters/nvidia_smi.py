@@ -15,10 +15,21 @@ from typing import Any
 
 import msgspec
 
-from joulefleet.config import typed
-from joulefleet.describe import Engine, Meter, Reservation
-from joulefleet.reading import Counts, Failure, MeterReading, Reading, WorkKey, WorkReading
-from joulefleet.source import Source, SourceGone, SourceUnavailable
+from joulefleet import (
+    Counts,
+    Engine,
+    Failure,
+    Meter,
+    MeterReading,
+    Reading,
+    Reservation,
+    Source,
+    SourceGone,
+    SourceUnavailable,
+    WorkKey,
+    WorkReading,
+    typed,
+)
 from joulefleet.units import NS_PER_S, us_to_ns, w_to_mw
 
 CLOCK = "%Y/%m/%d %H:%M:%S.%f"

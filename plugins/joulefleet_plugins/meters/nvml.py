@@ -20,10 +20,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-from joulefleet.config import typed
-from joulefleet.describe import Engine, Kind, Meter
-from joulefleet.reading import Failure, MeterReading, Reading
-from joulefleet.source import ProcessMustEnd, Source, SourceUnavailable
+from joulefleet import (
+    Engine,
+    Failure,
+    Kind,
+    Meter,
+    MeterReading,
+    ProcessMustEnd,
+    Reading,
+    Source,
+    SourceUnavailable,
+    typed,
+)
 from joulefleet.units import mj_to_uj, ms_to_ns, s_to_ns, w_to_mw
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -19,10 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from joulefleet.config import typed
-from joulefleet.describe import Engine, Kind, Meter
-from joulefleet.reading import Failure, MeterReading, Reading
-from joulefleet.source import Source, SourceUnavailable
+from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import ms_to_ns, s_to_ns, uj_over_mw_to_ns, uw_to_mw, w_to_mw
 
 ROOT = "/sys/class/powercap"

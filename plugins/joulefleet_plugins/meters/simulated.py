@@ -14,11 +14,22 @@ from typing import Annotated, Any
 
 import msgspec
 
-from joulefleet.config import typed
-from joulefleet.describe import WHOLE, Engine, Meter, Reservation
+from joulefleet import (
+    WHOLE,
+    Counts,
+    Engine,
+    Meter,
+    MeterReading,
+    Reading,
+    Reservation,
+    Source,
+    SourceGone,
+    SourceUnavailable,
+    WorkKey,
+    WorkReading,
+    typed,
+)
 from joulefleet.grid import HOUR_NS, floor_to
-from joulefleet.reading import Counts, MeterReading, Reading, WorkKey, WorkReading
-from joulefleet.source import Source, SourceGone, SourceUnavailable
 from joulefleet.units import NS_PER_S, mw_ns_to_uj, ns_to_s, s_to_ns, uj_to_j, w_to_mw
 
 SERVER = "sim-server"

@@ -7,10 +7,18 @@ from typing import Annotated, Any
 
 import msgspec
 
-from joulefleet.config import ConfigError, typed
-from joulefleet.describe import WHOLE, Engine, Meter, Reservation
-from joulefleet.reading import Failure, Reading
-from joulefleet.source import Source, SourceUnavailable
+from joulefleet import (
+    WHOLE,
+    ConfigError,
+    Engine,
+    Failure,
+    Meter,
+    Reading,
+    Reservation,
+    Source,
+    SourceUnavailable,
+    typed,
+)
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.work.endpoint import BadUrl, Body, Endpoint, NoAnswer, host_and_port, split
 from joulefleet_plugins.work.exposition import BadPage, Page, parse

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from joulefleet.reading import Counts, Histogram, WorkKey, WorkReading
+from joulefleet import Counts, Histogram, WorkKey, WorkReading
 from joulefleet_plugins.work.exposition import BadPage, Page, Sample
 
 RANK_LABELS = frozenset({"tp_rank", "pp_rank"})

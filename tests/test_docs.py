@@ -1,0 +1,69 @@
+"""README and docs are held to the code: what they name exists, and what exists is named."""
+
+import re
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+import pytest
+
+from joulefleet.cli import main
+from joulefleet.config import typed
+from joulefleet_agent.config import AgentConfig, check
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> list[str]:
+    context = click.Context(group)
+    out = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        path = (*words, name)
+        out += commands(command, path) if isinstance(command, click.Group) else [" ".join(path)]
+    return out
+
+
+@pytest.mark.parametrize("command", [one for one in commands(main) if one != "agent demo"])
+def test_every_command_is_in_the_readme(command: str) -> None:
+    first, _, rest = command.partition(" ")
+    assert re.search(rf"`joulefleet {first}\b[^|]*\b{re.escape(rest)}", README), command
+
+
+def test_every_source_is_in_the_readme_and_none_that_is_not_there() -> None:
+    named = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert named == {point.name for point in entry_points(group="joulefleet.sources")}
+
+
+def test_the_configuration_of_the_readme_is_one() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    config = typed(tomllib.loads(text), AgentConfig, "README.md")
+    check(config, "README.md")
+    assert config.name == "gpu-17"
+
+
+def test_every_file_that_the_documents_link_to_exists() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_every_module_has_its_test() -> None:
+    wings = {"core": "joulefleet", "agent": "joulefleet_agent", "collector": "joulefleet_collector"}
+    wings["plugins"] = "joulefleet_plugins"
+    missing = [
+        str(module.relative_to(ROOT))
+        for wing, package in wings.items()
+        for module in (ROOT / wing / package).rglob("*.py")
+        if module.name not in ("__init__.py", "__main__.py")
+        and not list((ROOT / "tests" / wing).rglob(f"test_{module.stem}.py"))
+        and module.relative_to(ROOT / wing / package).as_posix() not in COVERED_ELSEWHERE
+    ]
+    assert not missing
+
+
+COVERED_ELSEWHERE = {"describe.py", "reading.py", "source.py"}
+"""Modules that are declarations only, and whose meaning is tested where they are used."""
