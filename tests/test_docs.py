@@ -45,6 +45,14 @@ def test_the_configuration_of_the_readme_is_one() -> None:
     assert config.name == "gpu-17"
 
 
+def test_every_warning_is_explained_and_none_that_is_not_given() -> None:
+    given = re.findall(r'"code": "(\w+)"', (ROOT / "collector/joulefleet_collector/warnings.py").read_text("utf-8"))
+    explained = re.findall(
+        r"^\| `(\w+)` \|", (ROOT / "docs/report.md").read_text("utf-8").split("## Warnings")[1], re.M
+    )
+    assert set(explained) == set(given)
+
+
 def test_every_file_that_the_documents_link_to_exists() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

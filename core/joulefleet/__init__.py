@@ -6,6 +6,7 @@ from joulefleet.reading import Counts, Failure, Histogram, MeterReading, Reading
 from joulefleet.source import ProcessMustEnd, Source, SourceGone, SourceUnavailable
 
 __all__ = [
+    "WHOLE",
     "ConfigError",
     "Counts",
     "Engine",
@@ -20,7 +21,6 @@ __all__ = [
     "Source",
     "SourceGone",
     "SourceUnavailable",
-    "WHOLE",
     "WorkKey",
     "WorkReading",
     "typed",

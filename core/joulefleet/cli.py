@@ -7,6 +7,12 @@ import click
 COMMANDS = "joulefleet.commands"
 
 
+class Mendable(click.ClickException):
+    """An error that its reader can mend: one sentence, and exit code 2."""
+
+    exit_code = 2
+
+
 class ByEntryPoint(click.Group):
     """A group whose commands are loaded when they are asked for."""
 

@@ -12,7 +12,8 @@ stands still, leaps) is decided here, on each pair, first match wins:
 4. a decrease without modulus: as 1
 5. a counter that did not move tells nothing yet (a sensor that makes a value each minute is read each second): the
    pair goes on until it moves; more energy than 1.2 times the rated power could give is refused; a counter that should
-   have moved is `stuck`
+   have moved is `stuck`; the value that is read first may be as old as the refresh, so that where it moves sooner it
+   counts from there, and the time before is `settling`
 6. more than `max_gap_ns` apart: taken, and marked `interpolated`, because its place in time is uncertain
 
 A power gauge is integrated by trapezoids into such a counter; readings too far apart leave a gap.
@@ -28,6 +29,8 @@ TOLERANCE = (12, 10)
 GAP_PERIODS = 5
 STUCK_REFRESHES = 10
 STUCK_RESOLUTIONS = 10
+UNMOVED = ("epoch", "stuck")
+"""Gaps after which the counter goes on from a value that may have been old when it was read."""
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -107,13 +110,15 @@ class CounterTrack(msgspec.Struct):
     expected_uj: int = 0
     """What the gauge says was used above idle since the anchor, while the counter stood still."""
     above_idle_ns: int = 0
+    moved: bool = False
+    """Whether the counter was seen to move at the anchor, so that its value there was new."""
 
     def feed(self, rules: Rules, at_ns: int, raw_uj: int, epoch: str, power_mw: int | None = None) -> Pair | Gap | None:
         """One more reading; what is known since the last one, or None if nothing is yet."""
         if self.anchor_ns < 0:
             self.total_uj = raw_uj
             self.epoch = epoch
-            self._move(at_ns, raw_uj)
+            self._move(at_ns, raw_uj, moved=False)
             return None
         if at_ns <= self.last_ns:
             return None
@@ -122,6 +127,9 @@ class CounterTrack(msgspec.Struct):
             return self._begin_anew(rules, at_ns, raw_uj, "epoch")
         if raw_uj == self.raw_uj and rules.refresh_ns:
             return self._stand_still(rules, at_ns, power_mw)
+        if not self.moved and at_ns - self.anchor_ns < rules.refresh_ns:
+            # It rose by what was used in a whole refresh, most of which may lie before the anchor.
+            return self._skip(at_ns, raw_uj, "settling")
         return self._advance(rules, at_ns, raw_uj)
 
     def shift(self, by_ns: int) -> None:
@@ -171,10 +179,11 @@ class CounterTrack(msgspec.Struct):
 
     def _skip(self, at_ns: int, raw_uj: int, code: str, lower_bound_uj: int = 0, rejected_uj: int = 0) -> Gap:
         gap = Gap(self.anchor_ns, at_ns, code, lower_bound_uj, rejected_uj)
-        self._move(at_ns, raw_uj)
+        self._move(at_ns, raw_uj, moved=code not in UNMOVED)
         return gap
 
-    def _move(self, at_ns: int, raw_uj: int) -> None:
+    def _move(self, at_ns: int, raw_uj: int, moved: bool = True) -> None:
+        self.moved = moved
         self.anchor_ns = self.last_ns = at_ns
         self.raw_uj = raw_uj
         self.expected_uj = self.above_idle_ns = 0

@@ -20,6 +20,11 @@ def ms_to_ns(milliseconds: float) -> int:
     return round(milliseconds * 1_000_000)
 
 
+def ns_to_ms(nanoseconds: int) -> float:
+    """Nanoseconds to milliseconds."""
+    return nanoseconds / 1_000_000
+
+
 def us_to_ns(microseconds: int) -> int:
     """Microseconds to nanoseconds."""
     return microseconds * 1_000

@@ -70,6 +70,19 @@ def test_a_counter_that_moves_each_minute_tells_nothing_in_between() -> None:
     assert told == [Pair(0, 60 * S, 100 * J, 700 * J, True), Pair(60 * S, 120 * S, 700 * J, 1_300 * J, True)]
 
 
+def test_the_first_value_of_a_slow_counter_may_be_old_and_is_not_paired() -> None:
+    """600 J a minute: the value that is read at 40 s was made at 0, and the next one comes 20 s later."""
+    what = rules(refresh_ns=60 * S, max_power_mw=100_000)
+    track, told = follow(what, [(40, 100), (59, 100), (60, 700), (119, 700), (120, 1_300)])
+    assert told == [
+        Gap(40 * S, 60 * S, "settling"),
+        Pair(60 * S, 120 * S, 100 * J, 700 * J, interpolated=True),
+    ]
+    assert track.feed(what, 160 * S, 5 * J, "next boot") == Gap(120 * S, 160 * S, "epoch")
+    assert track.feed(what, 180 * S, 605 * J, "next boot") == Gap(160 * S, 180 * S, "settling")
+    assert isinstance(track.feed(what, 240 * S, 1_205 * J, "next boot"), Pair)
+
+
 def test_a_counter_that_should_have_moved_is_stuck() -> None:
     what = rules(refresh_ns=S, resolution_uj=1_000, idle_mw=50_000)
     track = CounterTrack()
