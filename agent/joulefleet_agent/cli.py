@@ -10,6 +10,7 @@ from types import FrameType
 import click
 import msgspec
 
+from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.reading import Reading
 from joulefleet.source import SourceUnavailable
@@ -48,7 +49,7 @@ def run(path: Path) -> None:
         click.echo(f"agent of {config.name}: windows of {config.step_s:g} s to {config.collector.url}", err=True)
         sys.exit(run_agent(config, str(path), stop))
     except (ConfigError, SpoolUnavailable, OSError) as error:
-        raise click.UsageError(str(error)) from error
+        raise Mendable(str(error)) from error
 
 
 @agent.command()
@@ -60,7 +61,7 @@ def once(path: Path, json_: bool) -> None:
         config: AgentConfig = load_config(path)
         said = {one.name: _read_once(one) for one in configured(sources_of(config, str(path)), str(path))}
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        raise Mendable(str(error)) from error
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(_by_type(said), enc_hook=str), indent=2).decode())
         return

@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -75,9 +76,20 @@ def check(config: AgentConfig, where: str) -> None:
             raise ConfigError(
                 where, f"labels.{label}", "a label's name is letters, digits and '_', and not a word of ours"
             )
-    if not config.collector.url.startswith(("http://", "https://")):
-        raise ConfigError(where, "collector.url", "expected a URL such as http://127.0.0.1:8765")
+    if not _is_collector(config.collector.url):
+        expected = "expected a URL without a user or a query, such as http://127.0.0.1:8765"
+        raise ConfigError(where, "collector.url", expected)
     sources_of(config, where)
+
+
+def _is_collector(url: str) -> bool:
+    """A password in a URL would be told in logs."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    return named and parts.scheme in ("http", "https") and "@" not in parts.netloc and not parts.query
 
 
 def sources_of(config: AgentConfig, where: str) -> list[SourceConfig]:

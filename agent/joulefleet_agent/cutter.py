@@ -154,7 +154,7 @@ class Cutter:
         What is late of windows closed before is told in one more.
         """
         windows = []
-        while 0 <= self.state.closed_ns and (self.state.closed_ns < self.state.last_ns or self._owes()):
+        while self.state.closed_ns >= 0 and (self.state.closed_ns < self.state.last_ns or self._owes()):
             windows.append(self._close_next())
         return windows
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.units import mw_to_w
 from joulefleet_agent.config import load_config, sources_of
@@ -20,7 +21,7 @@ def doctor(path: Path | None, json_: bool) -> None:
         sources = sources_of(load_config(path), str(path)) if path else list(ON_THIS_MACHINE)
         findings = probe(sources, str(path or "doctor"))
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        raise Mendable(str(error)) from error
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode())
         return
@@ -31,7 +32,7 @@ def doctor(path: Path | None, json_: bool) -> None:
 def told(findings: list[Finding]) -> list[str]:
     """The findings, for a person."""
     lines = [line for finding in findings for line in _lines(finding)]
-    return [*lines, "", _advice(findings)]
+    return [*lines, "", _advice(findings), *_engines(findings)]
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -41,7 +42,7 @@ def _lines(finding: Finding) -> list[str]:
     mend = [f"    {'':<12} mend: {finding.mend}"] if finding.mend else []
     meters = [
         f"    {'':<12} {meter.kind} {meter.id}: {meter.hw_model or 'unknown model'}, grade {meter.grade}"
-        + (f", rated {mw_to_w(meter.max_power_mw):.0f} W" if meter.max_power_mw else "")
+        + (f", up to {mw_to_w(meter.max_power_mw):.0f} W" if meter.max_power_mw else "")
         for meter in finding.meters
     ]
     engines = [f"    {'':<12} engine {engine.id}: {engine.software}" for engine in finding.engines if finding.readable]
@@ -62,3 +63,13 @@ def _advice(findings: list[Finding]) -> str:
     if "modelled" in grades:
         return "Accelerators or CPU are measured; the whole server is `modelled` where no meter covers it."
     return "Everything that is read here is measured."
+
+
+def _engines(findings: list[Finding]) -> list[str]:
+    """What to do where no inference server answers."""
+    if any(finding.engines for finding in findings if finding.readable):
+        return []
+    return [
+        "No inference server answers, and without one there are watts but no joules per token: name its metrics page"
+        " with `joulefleet up --engine URL`, or as a source `openmetrics` of the agent."
+    ]

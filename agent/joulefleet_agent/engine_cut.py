@@ -61,14 +61,17 @@ class EngineCut(msgspec.Struct):
         before = self.last
         if before is not None and reading.at_ns <= before.at_ns:
             return
-        anew = before is not None and _began_anew(before, reading)
-        reading = _bounded(reading, None if anew else before)
         self.version = reading.version or self.version
         if before is None:
-            self.last = reading
+            self.last = _bounded(reading, None)
             return
-        self.last = reading if anew == {*reading.counts} else _keeping_absent(before, reading)
-        self._spread(before, reading, anew, step_ns, closed_ns)
+        anew = _began_anew(before, reading)
+        whole = _another_process(before, reading) or (bool(anew) and anew == {*reading.counts})
+        reading = _bounded(reading, None if whole else before)
+        self.last = reading if whole else _keeping_absent(before, reading)
+        self._spread(before, reading, {*reading.counts} if whole else anew, step_ns, closed_ns)
+        if (whole or anew) and reading.at_ns >= self.since_ns:
+            self._part(max(reading.at_ns - reading.at_ns % step_ns, closed_ns)).restarts += 1
 
     def close(self, start_ns: int, step_ns: int) -> EngineWindow:
         """The engine's account of the window that starts here; called once per window, in order."""
@@ -97,8 +100,8 @@ class EngineCut(msgspec.Struct):
         return sorted({*known, *part.counts, *part.latency, *late})
 
     def _work(self, key: WorkKey, part: EnginePart, late: dict[WorkKey, Tally]) -> Work:
-        """The key's counts: 0 where the engine counts something and nothing happened, None where it does not."""
-        known = self.last.counts.get(key) if self.last else None
+        """The key's counts: 0 where the engine counts something and nothing happened, None where that is not known."""
+        known = self.last.counts.get(key) if self.last and part.covered_ns else None
         counted = [name for name in COUNT_FIELDS if known is not None and getattr(known, name) is not None]
         counts = {**dict.fromkeys(counted, 0), **part.counts.get(key, {})}
         cells = {kind: onto_grid(_edges(buckets)) for kind, buckets in part.latency.get(key, {}).items()}
@@ -126,8 +129,6 @@ class EngineCut(msgspec.Struct):
                 part.running_start = change.in_flight_at(from_ns)
             if to_ns == window_ns + step_ns:
                 part.running_end = change.in_flight_at(to_ns)
-        if anew and end_ns >= self.since_ns:
-            self._part(max(end_ns - end_ns % step_ns, closed_ns)).restarts += 1
 
     def _part(self, window_ns: int) -> EnginePart:
         return self.parts.setdefault(window_ns, EnginePart())
@@ -188,13 +189,15 @@ def _both(first: int | None, last: int | None) -> tuple[int, int] | None:
     return None if first is None or last is None else (first, last)
 
 
+def _another_process(before: WorkReading, after: WorkReading) -> bool:
+    return bool(before.epoch and after.epoch and before.epoch != after.epoch)
+
+
 def _began_anew(before: WorkReading, after: WorkReading) -> set[WorkKey]:
-    """Keys whose counters began at 0 since: all in a new epoch, else those of which any counter decreased.
+    """Keys of which any counter decreased: they began at 0 since.
 
     A page may gather several processes, of which one began anew: the others must not be counted twice.
     """
-    if before.epoch and after.epoch and before.epoch != after.epoch:
-        return {*after.counts}
     return {key for key, counts in after.counts.items() if key in before.counts and _fell(before.counts[key], counts)}
 
 

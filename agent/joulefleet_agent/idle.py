@@ -2,8 +2,8 @@
 
 The value is the 5th percentile of one-minute mean powers over the minutes in which every resident engine had neither
 running nor queued requests, and stands once 30 such minutes were seen; for a meter on which no engine runs at all,
-minutes are kept apart. It is forgotten when the driver or the power limit changes. The first minute after a start is
-never learnt from: counters settle then.
+minutes are kept apart, and those in which it was busy are left out. It is forgotten when the driver or the power limit
+changes. The first minute after a start is never learnt from: counters settle then.
 """
 
 import msgspec
@@ -16,6 +16,7 @@ MINUTES_NEEDED = 30
 MINUTES_KEPT = 1_440
 MINUTE_NS = 60 * NS_PER_S
 PERCENTILE = 5
+BOARDS = ("accelerator", "module")
 KINDS = ("accelerator", "module", "cpu_package", "dram", "host", "server")
 
 
@@ -76,7 +77,9 @@ class IdleBook(msgspec.Struct):
             if meter.idle_mw is None and meter.meter.idle_mw:
                 meter.idle_mw = meter.meter.idle_mw
             if window.start_ns >= self.quiet_until_ns:
-                at_rest = all(_at_rest(engine, window.step_ns) for engine in resident)
+                at_rest = all(_at_rest(engine, window.step_ns) for engine in resident) and (
+                    bool(resident) or not _computes(meter)
+                )
                 known.observe(window.start_ns, window.step_ns, meter, at_rest)
 
     def _of(self, meter: Meter, used: bool) -> IdleMeter:
@@ -91,9 +94,14 @@ class IdleBook(msgspec.Struct):
 def _runs_on(engine: EngineWindow, meter: Meter) -> bool:
     """Whether the engine's work shows in this meter: its boards, and everything that boards share."""
     devices = engine.engine.devices
-    if meter.kind not in ("accelerator", "module") or not devices:
+    if meter.kind not in BOARDS or not devices:
         return True
     return any(device.meter == meter.id for device in devices)
+
+
+def _computes(meter: MeterWindow) -> bool:
+    """Whether something that is no engine of ours kept a board busy."""
+    return meter.meter.kind in BOARDS and meter.gauges.get("utilisation_pct", 0.0) > 0
 
 
 def _at_rest(engine: EngineWindow, step_ns: int) -> bool:

@@ -193,7 +193,9 @@ class MeterCut(msgspec.Struct):
         """Keep the gauge's integral beside the counter."""
         if not isinstance(gauged, Pair):
             return
-        for window_ns, from_ns, to_ns in windows_in(self._open_from(gauged.start_ns, closed_ns), gauged.end_ns, step_ns):
+        for window_ns, from_ns, to_ns in windows_in(
+            self._open_from(gauged.start_ns, closed_ns), gauged.end_ns, step_ns
+        ):
             part = self._part(window_ns)
             part.gauge_uj += gauged.total_at(to_ns) - gauged.total_at(from_ns)
             part.gauge_ns += to_ns - from_ns

@@ -12,11 +12,11 @@ import msgspec
 
 from joulefleet.describe import Engine, Meter
 from joulefleet.reading import Reading
-from joulefleet.units import NS_PER_S
-from joulefleet.window import Window
+from joulefleet.units import NS_PER_S, ns_to_s
+from joulefleet.window import Losses, Window
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
 from joulefleet_agent.own_cost import OwnCost
-from joulefleet_agent.spool import Spool, SpoolUnavailable
+from joulefleet_agent.spool import Spool, SpoolUnavailable, added, energy_uj
 
 LOG = logging.getLogger(__name__)
 COMMIT_EVERY_NS = 10 * NS_PER_S
@@ -29,6 +29,11 @@ class Declared(msgspec.Struct):
 
     meters: list[Meter] = []
     engines: list[Engine] = []
+
+    @property
+    def all(self) -> list[Meter | Engine]:
+        """Meters and engines."""
+        return [*self.meters, *self.engines]
 
 
 class Kept(msgspec.Struct):
@@ -48,8 +53,8 @@ class Pipeline:
         self._spool = spool
         self._cost = cost
         self._uncommitted: list[Window] = []
-        self._committed_ns = 0
-        self._lost: list[Window] = []
+        self._tried_ns = 0
+        self._lost = Losses()
         kept = self._restore(step_ns, timeline)
         self._declared = kept.declared
         self.cutter = Cutter(kept.cutter, identity)
@@ -61,12 +66,20 @@ class Pipeline:
         """The latest reading that is held; -1 before the first."""
         return self.cutter.state.last_ns
 
+    @property
+    def reached_ns(self) -> int:
+        """The instant up to which something was read or closed; 0 where nothing was."""
+        return max(self.last_ns, self.cutter.state.closed_ns, 0)
+
     def start(self, sources: Sequence[str], now_ns: int) -> None:
         """These sources are configured; take up what was declared before, and account for the time in between."""
         self._declared = {name: declared for name, declared in self._declared.items() if name in sources}
-        self._uncommitted += self.cutter.resume(now_ns)
-        self.cutter.state.idle.begin(now_ns)
+        self.resume(now_ns)
         self._declare(now_ns)
+
+    def resume(self, now_ns: int) -> None:
+        """Time goes on after a stop, a sleep or a leap of the clock."""
+        self._uncommitted += self.cutter.resume(now_ns)
 
     def declare(self, source: str, declares: Sequence[Meter | Engine], now_ns: int) -> None:
         """A source was opened, or ended with nothing left to declare."""
@@ -75,6 +88,10 @@ class Pipeline:
         self._declared[source] = Declared(meters, engines)
         self._declare(now_ns)
 
+    def declared_by(self, source: str) -> list[Meter | Engine]:
+        """What this source declares, or did when it was last open."""
+        return self._declared.get(source, Declared()).all
+
     def feed(self, readings: Sequence[Reading], now_ns: int) -> None:
         """Readings of any sources."""
         self.cutter.feed(readings, now_ns)
@@ -82,63 +99,72 @@ class Pipeline:
     def tick(self, now_ns: int, wall_ns: int) -> int:
         """Close what is settled; commit when windows were closed, or from time to time. Returns windows committed."""
         closed = self.cutter.close(now_ns)
-        return self._commit(closed, wall_ns) if closed or wall_ns - self._committed_ns >= COMMIT_EVERY_NS else 0
+        return self._try_commit(closed, wall_ns) if closed or wall_ns - self._tried_ns >= COMMIT_EVERY_NS else 0
 
     def finish(self, wall_ns: int) -> int:
-        """Nothing more will come: close and commit everything."""
+        """Nothing more will come: close and commit everything. Raises SpoolUnavailable."""
         return self._commit(self.cutter.finish(), wall_ns)
 
     def suspend(self, wall_ns: int) -> None:
         """The process ends and another may go on: commit what is held, close nothing."""
-        self._commit([], wall_ns)
+        self._try_commit([], wall_ns)
 
     def set_back(self, by_ns: int, wall_ns: int) -> None:
         """The clock was set back: begin a new timeline."""
-        timeline = secrets.randbits(32)
-        LOG.warning("the clock was set back by %.1f s: a new timeline begins", -by_ns / NS_PER_S)
-        closed = self.cutter.new_timeline(timeline, by_ns)
-        self._commit(closed, wall_ns)
-        self._spool.begin_timeline(timeline)
+        LOG.warning("the clock was set back by %.1f s: a new timeline begins", ns_to_s(-by_ns))
+        self._try_commit(self.cutter.new_timeline(secrets.randbits(32), by_ns), wall_ns)
 
     def _declare(self, now_ns: int) -> None:
         unique: dict[str, Meter | Engine] = {}
         for name, declared in self._declared.items():
-            both: list[Meter | Engine] = [*declared.meters, *declared.engines]
-            for one in both:
+            for one in declared.all:
                 if unique.setdefault(one.id, one) != one:
                     LOG.error("source %s declares %r, which another source does already: it is left out", name, one.id)
         self.cutter.declare(unique.values(), now_ns)
 
-    def _commit(self, closed: list[Window], wall_ns: int) -> int:
-        self._fill_in(closed)
-        self._uncommitted += closed
-        self._lost += self._uncommitted[:-MOST_UNCOMMITTED]
-        del self._uncommitted[:-MOST_UNCOMMITTED]
-        state = msgspec.msgpack.encode(Kept(self.cutter.state, self._declared))
+    def _try_commit(self, closed: list[Window], wall_ns: int) -> int:
         try:
-            self._spool.commit(state, self._uncommitted, wall_ns, lost=self._lost)
+            return self._commit(closed, wall_ns)
         except SpoolUnavailable as error:
             LOG.error("%s; %d windows are held in memory", error, len(self._uncommitted))
             return 0
-        done, self._uncommitted, self._lost = len(self._uncommitted), [], []
-        self._committed_ns = wall_ns
+
+    def _commit(self, closed: list[Window], wall_ns: int) -> int:
+        self._tried_ns = wall_ns
+        self._uncommitted += closed
+        self._drop_beyond_bound()
+        self._fill_in(closed)
+        state = self.cutter.state
+        body = msgspec.msgpack.encode(Kept(state, self._declared))
+        self._spool.commit(body, self._uncommitted, wall_ns, lost=self._lost, timeline=state.timeline)
+        done, self._uncommitted, self._lost = len(self._uncommitted), [], Losses()
         return done
 
+    def _drop_beyond_bound(self) -> None:
+        for window in self._uncommitted[:-MOST_UNCOMMITTED]:
+            lost = Losses(windows=1, seconds=ns_to_s(window.step_ns), energy_uj=energy_uj(window))
+            self._lost = added(self._lost, lost)
+        del self._uncommitted[:-MOST_UNCOMMITTED]
+
     def _fill_in(self, closed: list[Window]) -> None:
-        if not closed:
-            return
-        losses = self._spool.losses()
-        for window in closed:
-            window.losses = losses
-        if self._cost is not None:
+        if self._cost is not None and closed:
             closed[-1].agent = self._cost.since_last(*self._spool.depth())
+        if self._uncommitted:
+            losses = self._spool.losses()
+            for window in self._uncommitted:
+                window.losses = losses
 
     def _restore(self, step_ns: int, timeline: int | None) -> Kept:
-        """The state of the spool, or a new one."""
-        body, known = self._spool.state(), self._spool.timeline()
-        if timeline is not None and timeline != known:
-            body, known = None, self._spool.begin_timeline(timeline)
-        return msgspec.msgpack.decode(body, type=Kept) if body else Kept(CutterState(timeline=known, step_ns=step_ns))
+        """The state of the spool if it is of this timeline, or of any where none is asked for; else a new one."""
+        body = self._spool.state()
+        try:
+            kept = msgspec.msgpack.decode(body, type=Kept) if body else None
+        except msgspec.DecodeError as error:
+            reason = f"its state was written by another version ({error}); move the file away to begin a new one"
+            raise SpoolUnavailable(self._spool.path, reason) from error
+        if kept is not None and timeline in (None, kept.cutter.timeline):
+            return kept
+        return Kept(CutterState(timeline=self._spool.timeline() if timeline is None else timeline, step_ns=step_ns))
 
     def _change_step(self, step_ns: int) -> None:
         """The config names another length of windows: what was read is closed at the old one."""

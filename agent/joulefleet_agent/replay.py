@@ -14,7 +14,7 @@ import msgspec
 from joulefleet.reading import Failure, Reading
 from joulefleet.source import Source, SourceGone
 from joulefleet.units import ns_to_s
-from joulefleet.window import Window, WrongSchema, decode_json
+from joulefleet.window import Window, decode_json
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.sampler import stamped
@@ -44,6 +44,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     readings: int = 0
     failures: int = 0
     refused: dict[str, int] = {}
+    lost: int = 0
+    """Windows that the spool had no room for."""
     from_ns: int = 0
     until_ns: int = 0
     seconds: float = 0.0
@@ -86,10 +88,7 @@ def replay_source(  # noqa: PLR0913 # the parts of one way
             reached = not uplink.send_once()
     if last:
         outcome.windows += pipeline.finish(wall_ns())
-    deliver(uplink)
-    outcome.refused = spool.refusals()
-    outcome.seconds = time.monotonic() - began_s
-    return outcome
+    return _delivered(outcome, uplink, spool, began_s, whole=last)
 
 
 def replay_windows(path: Path, spool: Spool, uplink: Uplink, told: Progress) -> Outcome:
@@ -103,10 +102,7 @@ def replay_windows(path: Path, spool: Spool, uplink: Uplink, told: Progress) -> 
         outcome.from_ns = min(outcome.from_ns or window.start_ns, window.start_ns)
         outcome.until_ns = max(outcome.until_ns, window.end_ns)
         told(outcome.windows, window.end_ns)
-    deliver(uplink)
-    outcome.refused = spool.refusals()
-    outcome.seconds = time.monotonic() - began_s
-    return outcome
+    return _delivered(outcome, uplink, spool, began_s)
 
 
 def recorded_windows(path: Path) -> Iterator[Window]:
@@ -117,7 +113,7 @@ def recorded_windows(path: Path) -> Iterator[Window]:
                 continue
             try:
                 yield decode_json(line)
-            except (WrongSchema, msgspec.DecodeError) as error:
+            except ValueError as error:  # malformed, of another schema, or no UTF-8
                 raise BadRecording(f"{path} line {number}: {error}") from error
 
 
@@ -134,6 +130,19 @@ def deliver(
                 f"{uplink.url} took no windows for {PATIENCE_S:.0f} s; they wait on disk: run the same command again"
             )
         sleep(min(wait_s, LONGEST_WAIT_S))
+
+
+def _delivered(outcome: Outcome, uplink: Uplink, spool: Spool, began_s: float, whole: bool = True) -> Outcome:
+    deliver(uplink)
+    waiting, _ = spool.depth()
+    if whole and waiting:
+        raise CollectorSilent(
+            f"{uplink.url} did not take {waiting} windows yet (its clock may be behind, else its log tells more);"
+            " they wait on disk: run the same command again"
+        )
+    outcome.refused, outcome.lost = spool.refusals(), spool.losses().windows
+    outcome.seconds = time.monotonic() - began_s
+    return outcome
 
 
 def _chunks(source: Source) -> Iterator[list[Reading]]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.grid import check_step
 from joulefleet.source import SourceUnavailable
@@ -144,7 +145,7 @@ def _progress(quiet: bool) -> Progress:
 
 def _finish(outcome: Outcome, spool: Path, ours: bool, json_: bool) -> None:
     """Say what was done; a spool of our own that has been delivered whole is taken away."""
-    if ours and not outcome.refused:
+    if ours and not outcome.refused and not outcome.lost:
         for name in (str(spool), f"{spool}-wal", f"{spool}-shm"):
             Path(name).unlink(missing_ok=True)
     if json_:
@@ -155,6 +156,10 @@ def _finish(outcome: Outcome, spool: Path, ours: bool, json_: bool) -> None:
         f"{outcome.windows} windows of {span(outcome):.0f} s, {_utc(outcome.from_ns)} to {_utc(outcome.until_ns)},"
         f" stored in {outcome.seconds:.1f} s{failed}"
     )
+    if outcome.lost:
+        raise click.ClickException(
+            f"{outcome.lost} windows found no room in {spool}, and are lost; free its disk, remove it and replay again"
+        )
     if outcome.refused:
         refused = ", ".join(f"{number} {code}" for code, number in outcome.refused.items())
         raise click.ClickException(f"the collector refused windows for good: {refused}; they are kept in {spool}")
@@ -172,6 +177,6 @@ class _told_plainly:  # noqa: N801 # reads as a sentence where it is used
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ConfigError | SourceUnavailable | BadRecording | ValueError | OSError):
-            raise click.UsageError(str(error)) from error
+            raise Mendable(str(error)) from error
         if isinstance(error, CollectorSilent | SpoolUnavailable):
             raise click.ClickException(str(error)) from error

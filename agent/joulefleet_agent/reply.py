@@ -1,6 +1,7 @@
 """What an agent does after each answer of a collector; decided here, done by the uplink."""
 
 import random
+import re
 
 import msgspec
 
@@ -11,6 +12,8 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 FORBIDDEN_WAIT_S = 60.0
 MENDED_NS = 300 * NS_PER_S
+LONGEST_POSTPONED_NS = 600 * NS_PER_S
+"""The collector's clock may be the wrong one, and may be set right at any time."""
 NEVER = ("malformed", "wrong_schema", "too_old")
 
 
@@ -42,17 +45,22 @@ Verdict = Delivered | Halve | Wait
 
 
 def judge(status: int, body: bytes, retry_after: str | None, attempt: int, chance: random.Random) -> Verdict:
-    """What to do after an HTTP answer; `attempt` counts failures in a row from 0."""
+    """What to do after an HTTP answer; `attempt` counts failures in a row from 0.
+
+    Only a collector names its store's epoch or its error: what else answers (a proxy, another service) took nothing
+    and judged nothing.
+    """
     answer = _read(body)
-    if status == 200 and answer is not None:
+    if status == 200 and answer is not None and answer.store_epoch:
         return Delivered(tuple(answer.rejected), answer.store_epoch, answer.now_ns)
-    reason = f"HTTP {status}" + (f": {answer.error}" if answer and answer.error else "")
+    told = answer.error if answer is not None else ""
+    reason = f"HTTP {status}: {told or 'not the answer of a collector; check its URL'}"
     match status:
         case 401 | 403:
             return Wait(jittered(FORBIDDEN_WAIT_S, chance), reason, loud=True)
         case 413:
             return Halve("too_large", reason)
-        case 400:
+        case 400 if told:
             return Halve("malformed", reason)
         case 429 | 503:
             return Wait(backoff(attempt, chance) + _seconds(retry_after), reason)
@@ -73,22 +81,21 @@ def jittered(seconds: float, chance: random.Random) -> float:
 def due_ns(code: str, start_ns: int, collector_ns: int, own_ns: int) -> int:
     """When, by the agent's clock, a window that was not taken is sent again.
 
-    `too_early`: when it is no longer in the collector's future. Any other code: when a person may have mended it.
+    `too_early`: when it is no longer in the collector's future, or its clock may have been set right. Any other code:
+    when a person may have mended it.
     """
     if code != "too_early":
         return own_ns + MENDED_NS
-    return own_ns + max(start_ns - collector_ns, NS_PER_S)
+    return own_ns + min(max(start_ns - collector_ns, NS_PER_S), LONGEST_POSTPONED_NS)
 
 
 def _read(body: bytes) -> Answer | None:
     try:
         return msgspec.json.decode(body, type=Answer)
-    except msgspec.DecodeError:
+    except ValueError:  # what msgspec raises, and what it lets pass of text that is not UTF-8
         return None
 
 
 def _seconds(retry_after: str | None) -> float:
-    try:
-        return min(max(float(retry_after or 0), 0.0), 3_600.0)
-    except ValueError:
-        return 0.0
+    """Whole seconds, an hour at most; 0 where it is absent or a date."""
+    return float(min(int(retry_after), 3_600)) if retry_after and re.fullmatch("[0-9]{1,9}", retry_after) else 0.0

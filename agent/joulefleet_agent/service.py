@@ -14,21 +14,36 @@ from pathlib import Path
 
 import msgspec
 
+from joulefleet.config import ConfigError
 from joulefleet.grid import floor_to
-from joulefleet.reading import Failure
+from joulefleet.reading import Failure, Reading
+from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
-from joulefleet_agent.sampler import LONGEST_QUEUE, Absent, Configured, Event, Gone, MustEnd, Opened, Reader, Said
-from joulefleet_agent.sampler import stamped as with_times
+from joulefleet_agent.sampler import (
+    LONGEST_QUEUE,
+    Absent,
+    Configured,
+    Event,
+    Gone,
+    MustEnd,
+    Opened,
+    Reader,
+    Refused,
+    Said,
+    stamped,
+)
 from joulefleet_agent.sources import configured
 from joulefleet_agent.spool import Spool, SpoolUnavailable
 from joulefleet_agent.uplink import Uplink, keep_sending, read_token
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 0.5
+LEAP_NS = 15 * NS_PER_S
+"""Between two beats, so much time means that the machine slept or that the clock was set forwards."""
 EXIT_OK = 0
 EXIT_AGAIN = 75
 """EX_TEMPFAIL: only a new process can go on; the service manager starts it."""
@@ -50,7 +65,8 @@ class Agent:
         self._boot = boot
         self._events: queue.Queue[Event] = queue.Queue(LONGEST_QUEUE)
         self._readers: dict[str, Reader] = {}
-        self._edge_ns = floor_to(clock.now_ns(), step_ns)
+        self._beat_ns = clock.now_ns()
+        self._edge_ns = floor_to(self._beat_ns, step_ns)
         self._said: dict[str, str] = {}
 
     def run(self, sources: Sequence[Configured], stop: threading.Event) -> int:
@@ -63,7 +79,7 @@ class Agent:
             self._take_waiting()
             if self.exit_code:
                 stop.set()
-            self._beat()
+            self.beat()
         self._pipeline.suspend(self._wall())
         return self.exit_code
 
@@ -84,12 +100,13 @@ class Agent:
                 self._pipeline.declare(event.source, event.declares, now_ns)
             case Absent():
                 self._tell(event.source, f"{event.code}: {event.detail}" + (f"; {event.mend}" if event.mend else ""))
+                failure = Failure(subject="", code=event.code, detail=event.detail)
+                self._feed(event.source, [failure], now_ns, now_ns)
+            case Refused():
+                raise event.error
             case Said():
-                reader = self._readers.get(event.source)
-                declares = reader.declares if reader else ()
-                readings = with_times(event.readings, self._clock.at(event.boot_ns), declares)
-                self._report_failures(event.source, [one for one in readings if isinstance(one, Failure)])
-                self._pipeline.feed(readings, now_ns)
+                self._report_failures(event.source, [one for one in event.readings if isinstance(one, Failure)])
+                self._feed(event.source, event.readings, self._clock.at(event.boot_ns), now_ns)
             case Gone():
                 self._tell(event.source, "ended")
                 self._pipeline.declare(event.source, (), now_ns)
@@ -97,16 +114,21 @@ class Agent:
                 LOG.error("source %s: %s; this process ends, to be started again", event.source, event.reason)
                 self.exit_code = EXIT_AGAIN
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Between events: watch for what hangs, follow the clock, close what is settled."""
         now_ns = self._clock.now_ns()
         for reader in self._readers.values():
             hung = reader.overdue(self._boot())
             if hung:
-                self._report_failures(reader.source_name, hung)
-                self._pipeline.feed(hung, now_ns)
+                self._report_failures(reader.source_name, [hung])
+                self._feed(reader.source_name, [hung], now_ns, now_ns)
         if floor_to(now_ns, self._step_ns) != self._edge_ns:
             self._at_edge()
-        if self._pipeline.tick(self._clock.now_ns(), self._wall()):
+        now_ns = self._clock.now_ns()
+        if abs(now_ns - self._beat_ns) > LEAP_NS:
+            self._pipeline.resume(now_ns)
+        self._beat_ns = now_ns
+        if self._pipeline.tick(now_ns, self._wall()):
             self.closed.set()
 
     def _at_edge(self) -> None:
@@ -115,9 +137,12 @@ class Agent:
             self._pipeline.set_back(back_ns, self._wall())
         self._edge_ns = floor_to(self._clock.now_ns(), self._step_ns)
 
+    def _feed(self, source: str, readings: Sequence[Reading], at_ns: int, now_ns: int) -> None:
+        self._pipeline.feed(stamped(readings, at_ns, self._pipeline.declared_by(source)), now_ns)
+
     def _report_failures(self, source: str, failures: Sequence[Failure]) -> None:
         for failure in failures:
-            self._tell(f"{source}/{failure.subject}", f"{failure.code} {failure.detail}".strip(), failure.code)
+            self._tell(f"{source}/{failure.subject or 'all'}", f"{failure.code} {failure.detail}".strip(), failure.code)
         if not failures:
             for name in [name for name in self._said if name.startswith(f"{source}/")]:
                 LOG.info("%s: answers again", name)
@@ -146,32 +171,34 @@ def identity_of(config: AgentConfig) -> Identity:
 def run_agent(config: AgentConfig, where: str, stop: threading.Event) -> int:
     """Run until `stop` is set. Raises ConfigError, SpoolUnavailable. Returns the process's exit code."""
     sources = configured(sources_of(config, where), where)
+    token = read_token(Path(config.collector.token_file)) if config.collector.token_file else ""
     path = Path(config.spool)
     with Spool(path, config.spool_bounds) as spool, only_one(path):
         pipeline = Pipeline(spool, identity_of(config), config.step_ns, cost=OwnCost())
-        clock = _take_up_clock(pipeline)
+        clock = take_up_clock(pipeline)
         agent = Agent(pipeline, clock, config.step_ns)
-        sender = threading.Thread(target=_send, args=(config, clock, stop, agent.closed), name="uplink", daemon=True)
+        sender = threading.Thread(target=_send, args=(config, token, clock, stop, agent.closed), daemon=True)
         sender.start()
         try:
             return agent.run(sources, stop)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.where}", error.key, error.expected) from error
         finally:
             stop.set()
             agent.closed.set()
             sender.join(timeout=5)
 
 
-def _take_up_clock(pipeline: Pipeline) -> AgentClock:
-    """The clock, not before the last reading; where the wall clock lies further back, a new timeline begins."""
-    clock = AgentClock(not_before_ns=max(pipeline.last_ns, 0))
+def take_up_clock(pipeline: Pipeline, wall: NowNs = wall_ns, boot: NowNs = boot_ns) -> AgentClock:
+    """The clock, not before what was read and closed; where the wall clock lies further back, a new timeline begins."""
+    clock = AgentClock(wall, boot, pipeline.reached_ns)
     back_ns = clock.rebase()
     if back_ns:
-        pipeline.set_back(back_ns, wall_ns())
+        pipeline.set_back(back_ns, wall())
     return clock
 
 
-def _send(config: AgentConfig, clock: AgentClock, stop: threading.Event, wake: threading.Event) -> None:
-    token = read_token(Path(config.collector.token_file)) if config.collector.token_file else ""
+def _send(config: AgentConfig, token: str, clock: AgentClock, stop: threading.Event, wake: threading.Event) -> None:
     with Spool(Path(config.spool), config.spool_bounds) as spool:
         uplink = Uplink(config.collector.url, spool, clock.now_ns, random.SystemRandom(), token)
         keep_sending(uplink, stop, wake)
@@ -180,7 +207,7 @@ def _send(config: AgentConfig, clock: AgentClock, stop: threading.Event, wake: t
 @contextmanager
 def only_one(spool: Path) -> Iterator[None]:
     """Hold the spool's lock. Raises SpoolUnavailable where another agent has it."""
-    with Path(f"{spool}.lock").open("w", encoding="ascii") as lock:
+    with Path(f"{spool.resolve()}.lock").open("w", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

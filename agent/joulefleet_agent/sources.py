@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from joulefleet.config import ConfigError
-from joulefleet.source import OpenSource
+from joulefleet.source import OpenSource, Source, SourceUnavailable
 from joulefleet_agent.config import SourceConfig
 from joulefleet_agent.sampler import Configured
 
@@ -17,11 +18,24 @@ def installed() -> list[str]:
 
 
 def opener_of(name: str, where: str) -> OpenSource:
-    """A source's `open`. Its module is imported now. Raises ConfigError where no source has this name."""
+    """A source's `open`. Its module is imported now; one that cannot be imported is a source that cannot be opened.
+
+    Raises ConfigError where no source has this name.
+    """
     for point in entry_points(group=GROUP, name=name):
-        opener: OpenSource = point.load()
+        try:
+            opener: OpenSource = point.load()
+        except Exception as error:  # a source's fault must not end the agent
+            return _broken(f"{type(error).__name__}: {error}")
         return opener
     raise ConfigError(where, "sources", f"no source is named {name!r}; there are {', '.join(installed())}")
+
+
+def _broken(reason: str) -> OpenSource:
+    def refuse(table: dict[str, Any]) -> Source:
+        raise SourceUnavailable("fault", f"its module cannot be imported: {reason}")
+
+    return refuse
 
 
 def configured(sources: Sequence[SourceConfig], where: str) -> list[Configured]:

@@ -8,24 +8,27 @@ window that still waits, and its joules and seconds are added to the losses that
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
 
-from joulefleet.units import NS_PER_S, ns_to_s
+from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet.window import Losses, Window
 
 FORMAT = 1
 MAX_DISK_SHARE = 0.95
+LEAST_BYTES = 1024 * 1024
+"""What the spool keeps of windows however full its disk is: without any, nothing would ever be delivered."""
+Disk = Callable[[Path], os.statvfs_result]
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS windows (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     start_ns INTEGER NOT NULL,
-    made_ns INTEGER NOT NULL,  -- when it was closed
+    made_ns INTEGER NOT NULL,  -- when it was kept
     status TEXT NOT NULL,      -- waiting, stored, refused
     due_ns INTEGER NOT NULL,   -- not to be sent before
     done_ns INTEGER NOT NULL,  -- when it was stored or refused
@@ -71,16 +74,18 @@ class Waiting(msgspec.Struct, frozen=True):
 class Spool:
     """One agent's spool file. Each thread opens its own."""
 
-    def __init__(self, path: Path, bounds: Bounds | None = None) -> None:
+    def __init__(self, path: Path, bounds: Bounds | None = None, disk: Disk = os.statvfs) -> None:
         self.path = path
         self.bounds = bounds or Bounds()
+        self._disk = disk
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(TABLES)
-            self._check_format()
+        try:
+            self._prepare()
+        except SpoolUnavailable:
+            self._db.close()
+            raise
 
     def __enter__(self) -> "Spool":
         return self
@@ -92,17 +97,12 @@ class Spool:
 
     def timeline(self) -> int:
         """This spool's timeline; made by chance when the spool is new."""
-        kept = self._get("timeline")
+        kept = self._kept_timeline()
         if kept is None:
-            return self.begin_timeline(secrets.randbits(32))
-        return int(msgspec.msgpack.decode(kept, type=int))
-
-    def begin_timeline(self, timeline: int) -> int:
-        """Begin this timeline; its losses begin at nothing. Returns it."""
-        with self._transaction():
-            self._set("timeline", msgspec.msgpack.encode(timeline))
-            self._set("losses", msgspec.msgpack.encode(Losses()))
-        return timeline
+            kept = secrets.randbits(32)
+            with self._transaction():
+                self._begin_timeline(kept)
+        return kept
 
     def losses(self) -> Losses:
         """What was lost on this timeline."""
@@ -113,18 +113,29 @@ class Spool:
         """The state that was committed last."""
         return self._get("state")
 
-    def commit(self, state: bytes, windows: Sequence[Window], now_ns: int, lost: Sequence[Window] = ()) -> None:
+    def commit(
+        self,
+        state: bytes,
+        windows: Sequence[Window],
+        now_ns: int,
+        lost: Losses | None = None,
+        timeline: int | None = None,
+    ) -> None:
         """Keep the state and these closed windows, all or nothing. Raises SpoolUnavailable.
 
-        `lost` are windows that could not be kept while the disk refused: they are counted.
+        `lost` is of windows that could not be kept while the disk refused: it is counted. `timeline` is the one of the
+        state; the losses of a new one begin at nothing.
         """
         with self._transaction():
+            # First, so that what they leave free is there for what follows, on a disk that has nothing else.
+            self._forget_stored(now_ns)
+            if timeline is not None and timeline != self._kept_timeline():
+                self._begin_timeline(timeline)
             self._set("state", state)
-            for window in lost:
-                self._lose(_energy_uj(window), window.step_ns)
+            if lost is not None and lost.windows:
+                self._lose(lost)
             for window in windows:
                 self._insert(window, now_ns)
-            self._forget_stored(now_ns)
             self._stay_in_bounds(now_ns)
 
     def waiting(self, limit: int, now_ns: int, max_bytes: int) -> list[Waiting]:
@@ -150,21 +161,29 @@ class Spool:
     def refused(self, seq: int, code: str, now_ns: int) -> None:
         """A collector will never take this one: set aside, counted, kept."""
         with self._transaction():
-            self._db.execute(
+            number = self._db.execute(
                 "UPDATE windows SET status='refused', code=?, done_ns=? WHERE seq=? AND status='waiting'",
                 (code, now_ns, seq),
-            )
-            losses = self.losses()
-            losses.refused_windows += 1
-            self._set("losses", msgspec.msgpack.encode(losses))
+            ).rowcount
+            self._lose(Losses(refused_windows=number))
 
     def postpone(self, seq: int, due_ns: int) -> None:
         """A collector takes this one later."""
         self._mark("due_ns=?", [(due_ns, seq)])
 
-    def send_again(self, since_ns: int) -> int:
-        """The store began a new life: windows stored since this instant wait again. Returns how many."""
+    def follow_store(self, epoch: str, now_ns: int) -> int:
+        """A store of this epoch has answered: if it began a new life, what it should have kept of late waits again.
+
+        Returns how many windows do.
+        """
+        before, told = self._get("store_epoch"), epoch.encode()
+        if before == told:
+            return 0
         with self._transaction():
+            self._set("store_epoch", told)
+            if before is None:
+                return 0
+            since_ns = now_ns - s_to_ns(self.bounds.keep_after_ack_s)
             return self._db.execute(
                 "UPDATE windows SET status='waiting' WHERE status='stored' AND done_ns>=?", (since_ns,)
             ).rowcount
@@ -186,23 +205,38 @@ class Spool:
         with self._transaction():
             self._db.executemany(f"UPDATE windows SET {change} WHERE seq=?", values)  # noqa: S608 # our own words
 
+    def _prepare(self) -> None:
+        with self._translated():
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(TABLES)
+            self._check_format()
+
+    def _kept_timeline(self) -> int | None:
+        kept = self._get("timeline")
+        return None if kept is None else int(msgspec.msgpack.decode(kept, type=int))
+
+    def _begin_timeline(self, timeline: int) -> None:
+        self._set("timeline", msgspec.msgpack.encode(timeline))
+        self._set("losses", msgspec.msgpack.encode(Losses()))
+
     def _insert(self, window: Window, now_ns: int) -> None:
         body = window.encode()
         self._db.execute(
             "INSERT INTO windows (start_ns, made_ns, status, due_ns, done_ns, code, energy_uj, step_ns, size, body)"
             " VALUES (?, ?, 'waiting', 0, 0, '', ?, ?, ?, ?)",
-            (window.start_ns, now_ns, _energy_uj(window), window.step_ns, len(body), body),
+            (window.start_ns, now_ns, energy_uj(window), window.step_ns, len(body), body),
         )
 
     def _forget_stored(self, now_ns: int) -> None:
-        before_ns = now_ns - round(self.bounds.keep_after_ack_s * NS_PER_S)
+        before_ns = now_ns - s_to_ns(self.bounds.keep_after_ack_s)
         self._db.execute("DELETE FROM windows WHERE status='stored' AND done_ns<?", (before_ns,))
 
     def _stay_in_bounds(self, now_ns: int) -> None:
         """Let the oldest windows go while there are too many bytes, or too old ones, or the disk is nearly full."""
-        oldest_ns = now_ns - round(self.bounds.max_age_s * NS_PER_S)
+        oldest_ns = now_ns - s_to_ns(self.bounds.max_age_s)
         size = self._db.execute("SELECT coalesce(sum(size), 0) FROM windows").fetchone()[0]
-        excess = max(size - self.bounds.max_bytes, self._over_disk_share())
+        excess = max(size - self.bounds.max_bytes, min(self._over_disk_share(), size - LEAST_BYTES))
         oldest = self._db.execute("SELECT min(made_ns) FROM windows").fetchone()[0]
         if oldest is None or (excess <= 0 and oldest >= oldest_ns):
             return
@@ -214,19 +248,23 @@ class Spool:
             excess -= body_size
             self._db.execute("DELETE FROM windows WHERE seq=?", (seq,))
             if status == "waiting":
-                self._lose(energy_uj, step_ns)
+                self._lose(Losses(windows=1, seconds=ns_to_s(step_ns), energy_uj=energy_uj))
 
-    def _lose(self, energy_uj: int, step_ns: int) -> None:
-        losses = self.losses()
-        losses.windows += 1
-        losses.energy_uj += energy_uj
-        losses.seconds += ns_to_s(step_ns)
-        self._set("losses", msgspec.msgpack.encode(losses))
+    def _lose(self, lost: Losses) -> None:
+        self._set("losses", msgspec.msgpack.encode(added(self.losses(), lost)))
 
     def _over_disk_share(self) -> int:
-        """Bytes by which the spool's disk is fuller than MAX_DISK_SHARE."""
-        disk = os.statvfs(self.path.parent)
-        return round((1 - MAX_DISK_SHARE) * disk.f_blocks * disk.f_frsize) - disk.f_bavail * disk.f_frsize
+        """Bytes by which the spool's disk is fuller than MAX_DISK_SHARE, less what this file already has free inside.
+
+        A file does not shrink when windows go; it only stops growing. Counting what went before twice would let one
+        full disk empty the spool.
+        """
+        disk = self._disk(self.path.parent)
+        over = round((1 - MAX_DISK_SHARE) * disk.f_blocks * disk.f_frsize) - disk.f_bavail * disk.f_frsize
+        free_pages, page_bytes = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
+        )
+        return int(over - free_pages * page_bytes)
 
     def _get(self, name: str) -> bytes | None:
         with self._translated():
@@ -263,7 +301,18 @@ class Spool:
             raise SpoolUnavailable(self.path, str(error)) from error
 
 
-def _energy_uj(window: Window) -> int:
-    """The joules of the window's widest meters, so that what is lost is told once."""
-    widest = [meter for meter in window.meters if meter.meter.kind in ("server", "host")]
-    return sum(meter.energy_uj for meter in widest or window.meters if not meter.meter.inside)
+def added(losses: Losses, more: Losses) -> Losses:
+    """Both together."""
+    return Losses(
+        windows=losses.windows + more.windows,
+        seconds=losses.seconds + more.seconds,
+        energy_uj=losses.energy_uj + more.energy_uj,
+        refused_windows=losses.refused_windows + more.refused_windows,
+    )
+
+
+def energy_uj(window: Window) -> int:
+    """The joules that a window tells, late ones too, of the meters that no other one contains: none is told twice."""
+    contained = {kind for meter in window.meters for kind in meter.meter.contains}
+    apart = (one for one in window.meters if not one.meter.inside and one.meter.kind not in contained)
+    return sum(one.energy_uj + one.late_uj for one in {one.meter.device or one.meter.id: one for one in apart}.values())

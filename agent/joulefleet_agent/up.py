@@ -1,5 +1,7 @@
 """`joulefleet up`: collector and agent on this machine, in one command, with figures as they come."""
 
+import fcntl
+import http.client
 import json
 import signal
 import subprocess
@@ -7,12 +9,16 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
 import click
 
+from joulefleet.cli import Mendable
+from joulefleet.config import ConfigError
 from joulefleet_agent.config import SourceConfig
 from joulefleet_agent.doctor import told
 from joulefleet_agent.live import lines_of
@@ -22,18 +28,19 @@ from joulefleet_agent.probe import ENGINE_PAGE, ON_THIS_MACHINE, Finding, probe
 STEP_S = 10
 LOOK_EVERY_S = 2.0
 TELL_EVERY_S = 10.0
-COLLECTOR_STARTS_S = 30.0
+END_WITHIN_S = 10.0
 
 
-class CannotStart(Exception):
-    """One of our own processes did not start; its own words say why."""
+class CannotGoOn(Exception):
+    """What `up` needs is not to be had, or one of its processes ended by itself."""
 
 
 class Children:
     """Our own processes: started here, ended here, by their id."""
 
-    def __init__(self) -> None:
-        self._running: list[subprocess.Popen[str]] = []
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[str, subprocess.Popen[str]] = {}
 
     def __enter__(self) -> "Children":
         return self
@@ -41,26 +48,38 @@ class Children:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for child in reversed(self._running):
+        for child in self._running.values():
             child.terminate()
-        for child in reversed(self._running):
+        for child in self._running.values():
             try:
-                child.wait(timeout=10)
+                child.wait(timeout=END_WITHIN_S)
             except subprocess.TimeoutExpired:
                 child.kill()
+                child.wait()
 
-    def start(self, *words: str, log: Path) -> subprocess.Popen[str]:
-        """Start a `joulefleet` command whose errors go to this file."""
-        with log.open("w", encoding="utf-8") as errors:
+    def start(self, name: str, *words: str) -> subprocess.Popen[str]:
+        """Start a `joulefleet` command whose errors go to the log of this name."""
+        with self._log(name).open("w", encoding="utf-8") as errors:
             child = subprocess.Popen(
                 [sys.executable, "-m", "joulefleet", *words], stdout=subprocess.PIPE, stderr=errors, text=True
             )
-        self._running.append(child)
+        self._running[name] = child
         return child
 
-    def ended(self) -> bool:
-        """Whether one of them is no longer running."""
-        return any(child.poll() is not None for child in self._running)
+    def check(self) -> None:
+        """Raises CannotGoOn, with its last words, where one of them has ended."""
+        for name, child in self._running.items():
+            if child.poll() is not None:
+                raise CannotGoOn(self.last_words(name))
+
+    def last_words(self, name: str) -> str:
+        """Why this process ended, as it said."""
+        said = self._log(name).read_text(encoding="utf-8", errors="replace").strip()
+        sentence = said.splitlines()[-1].removeprefix("Error: ") if said else "it did not say why"
+        return f"the {name} ended: {sentence} (log: {self._log(name)})"
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
 
 @click.command()
@@ -75,17 +94,17 @@ def up(demo: bool, engines: tuple[str, ...], port: int, data_dir: Path | None, j
     stop = _stop_on_signal()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with Children() as children:
+        with _only_one(folder), Children(folder) as children:
             url = _start_collector(children, folder, port)
             if demo:
-                children.start("agent", "demo", "--collector", url, "--data-dir", str(folder), log=folder / "demo.log")
+                children.start("demo", "agent", "demo", "--collector", url, "--data-dir", str(folder))
                 click.echo("A simulated fleet: everything below is SIMULATED.", err=True)
             else:
                 _start_agent(children, folder, url, engines)
             click.echo(f"More: joulefleet report --collector {url} --by model,hardware\n", err=True)
             _show(url, stop, children, json_)
-    except (CannotStart, OSError) as error:
-        raise click.UsageError(str(error)) from error
+    except (CannotGoOn, ConfigError, OSError) as error:
+        raise Mendable(str(error)) from error
 
 
 def _stop_on_signal() -> threading.Event:
@@ -99,15 +118,27 @@ def _stop_on_signal() -> threading.Event:
     return stop
 
 
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the folder. Raises CannotGoOn where another `up` does: it writes the same config and logs."""
+    with (folder / "up.lock").open("w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            mend = "end it, or choose another folder with --data-dir"
+            raise CannotGoOn(f"another `joulefleet up` is running on {folder}; {mend}") from error
+        yield
+
+
 def _start_collector(children: Children, folder: Path, port: int) -> str:
-    """Start it and wait until it listens. Returns its URL."""
-    log = folder / "collector.log"
-    child = children.start("collector", "run", "--data-dir", str(folder / "store"), "--port", str(port), log=log)
+    """Start it and wait until it listens. Returns its URL. Raises CannotGoOn."""
+    words = ("run", "--data-dir", str(folder / "store"), "--port", str(port))
+    child = children.start("collector", "collector", *words)
     assert child.stdout is not None
     line = child.stdout.readline()
     if " listens on " not in line:
-        child.wait(timeout=COLLECTOR_STARTS_S)
-        raise CannotStart(log.read_text(encoding="utf-8").strip().removeprefix("Error: "))
+        child.wait(timeout=END_WITHIN_S)
+        raise CannotGoOn(children.last_words("collector"))
     url = line.split(" listens on ")[1].split(",")[0]
     click.echo(f"collector: {url}, data in {folder}", err=True)
     return url
@@ -120,45 +151,68 @@ def _start_agent(children: Children, folder: Path, url: str, engines: tuple[str,
     for line in told(findings):
         click.echo(line, err=True)
     # A page that nobody named and that does not answer is no engine; one that was named may answer later.
-    found = [page for page, finding in zip(pages, findings[len(chosen) :], strict=True) if engines or finding.readable]
-    if not found:
-        click.echo(f"No inference server at {ENGINE_PAGE}: name one with --engine URL for energy per token.", err=True)
+    found = pages if engines else _readable(pages, findings[len(chosen) :])
     config = folder / "agent.toml"
     config.write_text(_toml(folder, url, [*_readable(chosen, findings), *found]), encoding="utf-8")
-    children.start("agent", "run", "--config", str(config), log=folder / "agent.log")
+    children.start("agent", "agent", "run", "--config", str(config))
 
 
-def _readable(chosen: list[SourceConfig], findings: list[Finding]) -> list[SourceConfig]:
+def _readable(sources: list[SourceConfig], findings: list[Finding]) -> list[SourceConfig]:
     """Those that can be read. A model of the host beside real CPU meters stays: it alone tells the whole server."""
-    return [one for one, finding in zip(chosen, findings, strict=False) if finding.readable]
+    return [one for one, finding in zip(sources, findings, strict=False) if finding.readable]
 
 
 def _toml(folder: Path, url: str, sources: list[SourceConfig]) -> str:
-    lines = [f"step_s = {STEP_S}", f"spool = {json.dumps(str(folder / 'spool.db'))}"]
-    lines += ["", "[collector]", f"url = {json.dumps(url)}"]
+    lines = [f"step_s = {STEP_S}", f"spool = {_quoted(str(folder / 'spool.db'))}"]
+    lines += ["", "[collector]", f"url = {_quoted(url)}"]
     for one in sources:
-        lines += ["", "[[sources]]", f"use = {json.dumps(one.use)}"]
-        lines += [f"{name} = {json.dumps(value)}" for name, value in one.table.items()]
+        lines += ["", "[[sources]]", f"use = {_quoted(one.use)}"]
+        lines += [f"{name} = {_quoted(value)}" for name, value in one.table.items()]
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """A TOML string; it is that of JSON, save that TOML has no escapes of two halves."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _show(url: str, stop: threading.Event, children: Children, json_: bool) -> None:
-    """Print figures as they come, until told to stop."""
-    told_at_s = 0.0
-    before: list[str] = []
+    """Print figures as they come, until told to stop. Raises CannotGoOn where a process of ours has ended."""
+    before, trouble, told_at_s = "", "", 0.0
     while not stop.wait(LOOK_EVERY_S):
-        if children.ended():
-            raise CannotStart("one of the two processes ended by itself; its log is in the data folder")
-        if time.monotonic() - told_at_s < TELL_EVERY_S and before:
+        children.check()
+        if before and time.monotonic() - told_at_s < TELL_EVERY_S:
             continue
-        answer = _ask(url)
-        lines = [json.dumps(answer)] if json_ and answer["ledger"] else lines_of(answer)
-        if lines and lines != before:
-            click.echo("\n".join(lines))
-            before, told_at_s = lines, time.monotonic()
+        try:
+            text = _text(_ask(url), json_)
+        except NoFigures as error:
+            if trouble != str(error):
+                click.echo(f"no figures now: {error}", err=True)
+            trouble = str(error)
+            continue
+        if text and text != before:
+            click.echo(text)
+            before, trouble, told_at_s = text, "", time.monotonic()
+
+
+def _text(answer: dict[str, Any], json_: bool) -> str:
+    """The figures as they are printed; empty where there are none yet. Several lines are set off from the next ones."""
+    if json_:
+        return json.dumps(answer) if answer["ledger"] else ""
+    lines = lines_of(answer)
+    return "\n".join([*lines, ""] if len(lines) > 1 else lines)
+
+
+class NoFigures(Exception):
+    """The collector did not answer as it should."""
 
 
 def _ask(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/v1/usage?since=-10m&by=server,model,version,hardware", timeout=10) as answer:  # noqa: S310 # our own collector's URL
-        usage: dict[str, Any] = json.load(answer)
+    """What was used lately. Raises NoFigures."""
+    question = f"{url}/v1/usage?since=-10m&by=server,model,version,hardware"
+    try:
+        with urllib.request.urlopen(question, timeout=10) as answer:  # noqa: S310 # our own collector's URL
+            usage: dict[str, Any] = json.load(answer)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise NoFigures(f"the collector does not answer: {error}") from error
     return usage

@@ -3,13 +3,14 @@
 import http.client
 import logging
 import random
+import re
 import ssl
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from joulefleet.config import ConfigError
 from joulefleet.delivery import BATCH_PATH, MSGPACK_TYPE, pack
-from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.reply import NEVER, Delivered, Halve, Verdict, Wait, backoff, due_ns, judge
 from joulefleet_agent.spool import Spool, SpoolUnavailable, Waiting
@@ -24,17 +25,25 @@ LONGEST_ANSWER = 4 * 1024 * 1024
 class Uplink:
     """One agent's way to one collector. Raises SpoolUnavailable; what the collector does is answered, not raised."""
 
-    def __init__(self, url: str, spool: Spool, now: NowNs, chance: random.Random, token: str = "") -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 # what it stands between
+        self,
+        url: str,
+        spool: Spool,
+        now: NowNs,
+        chance: random.Random,
+        token: str = "",
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self.url = url
         self._target = urlsplit(url)
         self._spool = spool
         self._now = now
         self._chance = chance
         self._token = token
+        self._timeout_s = timeout_s
         self._connection: http.client.HTTPConnection | None = None
         self._limit = BATCH_WINDOWS
         self._failures = 0
-        self._store_epoch = ""
         self._said = ""
         self.backfill = False
 
@@ -67,6 +76,9 @@ class Uplink:
         self._failures, self._limit, self._said = 0, BATCH_WINDOWS, ""
         rejected = {one.index: one for one in told.rejected if 0 <= one.index < len(waiting)}
         now_ns = self._now()
+        again = self._spool.follow_store(told.store_epoch, now_ns)
+        if again:
+            LOG.warning("%s: the store began a new life; %d windows are sent again", self.url, again)
         self._spool.stored([one.seq for k, one in enumerate(waiting) if k not in rejected], now_ns)
         for k, why in rejected.items():
             if why.code in NEVER:
@@ -74,13 +86,6 @@ class Uplink:
                 self._spool.refused(waiting[k].seq, why.code, now_ns)
             else:
                 self._spool.postpone(waiting[k].seq, due_ns(why.code, waiting[k].start_ns, told.now_ns, now_ns))
-        self._follow_store(told.store_epoch, now_ns)
-
-    def _follow_store(self, epoch: str, now_ns: int) -> None:
-        if self._store_epoch and epoch != self._store_epoch:
-            again = self._spool.send_again(now_ns - round(self._spool.bounds.keep_after_ack_s * NS_PER_S))
-            LOG.warning("%s: the store began a new life; %d windows are sent again", self.url, again)
-        self._store_epoch = epoch
 
     def _say(self, verdict: Wait, waiting: int) -> None:
         """Log a reason once, not at every try."""
@@ -103,25 +108,31 @@ class Uplink:
         headers = {"Content-Type": MSGPACK_TYPE, "Content-Encoding": "zstd", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
+        kept = self._connection is not None
         try:
-            connection = self._connection or self._connect()
-            connection.request("POST", self._target.path.rstrip("/") + BATCH_PATH, body, headers)
-            response = connection.getresponse()
-            answer = response.read(LONGEST_ANSWER)
-            if response.will_close:
-                self.close()
-            return judge(response.status, answer, response.getheader("Retry-After"), self._failures, self._chance)
+            return self._exchange(body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
-            return Wait(backoff(self._failures, self._chance), f"not reached: {error or type(error).__name__}")
+            if kept:  # it was idle and let go by the other end; a new connection tells more
+                return self._post(body)
+            return Wait(backoff(self._failures, self._chance), f"not reached: {str(error) or type(error).__name__}")
+
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> Verdict:
+        connection = self._connection or self._connect()
+        connection.request("POST", self._target.path.rstrip("/") + BATCH_PATH, body, headers)
+        response = connection.getresponse()
+        answer = response.read(LONGEST_ANSWER)
+        if response.will_close or not response.isclosed():
+            self.close()
+        return judge(response.status, answer, response.getheader("Retry-After"), self._failures, self._chance)
 
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._target.hostname or "", self._target.port
         if self._target.scheme == "https":
             context = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+            self._connection = http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
         else:
-            self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+            self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout_s)
         return self._connection
 
 
@@ -142,5 +153,12 @@ def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, i
 
 
 def read_token(path: Path) -> str:
-    """The agent's token, from a file that only it can read."""
-    return path.read_text(encoding="ascii").strip()
+    """The agent's token, from a file that only it can read. Raises ConfigError; the token is never told."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+        raise ConfigError(str(path), "", f"the token cannot be read: {reason}") from None
+    if not re.fullmatch("[!-~]+", token):
+        raise ConfigError(str(path), "", "expected a token: one line without blanks")
+    return token

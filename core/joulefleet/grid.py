@@ -1,5 +1,7 @@
 """The fixed UTC grid on which every server cuts its time into windows."""
 
+from datetime import UTC, datetime
+
 from joulefleet.units import NS_PER_S
 
 HOUR_NS = 3_600 * NS_PER_S
@@ -20,3 +22,8 @@ def check_step(step_ns: int) -> int:
 def floor_to(at_ns: int, step_ns: int) -> int:
     """The start of the window that contains this instant."""
     return at_ns - at_ns % step_ns
+
+
+def rfc3339(at_ns: int) -> str:
+    """An instant in UTC, to the second."""
+    return datetime.fromtimestamp(at_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

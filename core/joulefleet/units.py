@@ -98,3 +98,8 @@ def wh_per_thousand(joules_each: float) -> float:
 def kwh_per_million(joules_each: float) -> float:
     """Joules of one thing to kilowatt-hours of a million of them."""
     return j_to_kwh(joules_each * 1_000_000)
+
+
+def bytes_to_mb(size: int) -> float:
+    """Bytes to megabytes of a million bytes."""
+    return size / 1_000_000

@@ -7,8 +7,6 @@ Energy is in integer microjoules, time in integer nanoseconds since 1970 or of l
 (`first_uj`, `last_uj`) are strings, since a JSON number is not safe beyond 2**53.
 """
 
-from typing import Any
-
 import msgspec
 
 from joulefleet.describe import Engine, Meter
@@ -57,7 +55,10 @@ class MeterWindow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Work(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What an engine did for one key in a window. Counts are None where the engine does not count them."""
+    """What an engine did for one key in a window.
+
+    Counts are None where the engine does not count them, and where nothing of the window is known.
+    """
 
     key: WorkKey
     counts: Counts = Counts()
@@ -72,7 +73,7 @@ class EngineWindow(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     engine: Engine
     work: tuple[Work, ...] = ()
-    """At least one entry once the engine was ever read: its last known model with counts 0 when nothing was done."""
+    """At least one entry once the engine was ever read: its last known model, with counts 0 if nothing was done."""
     covered_ns: int = 0
     restarts: int = 0
     """Restarts seen: what the engine counted between its last reading and each of them is not known."""
@@ -147,7 +148,7 @@ class Window(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def encode_json(self) -> bytes:
         """As JSON, raw counters as strings."""
-        return msgspec.json.encode(_raw_counters_as_strings(msgspec.to_builtins(self, str_keys=True)))
+        return msgspec.json.encode(msgspec.structs.replace(self, meters=tuple(map(_raw_as_strings, self.meters))))
 
 
 class WrongSchema(ValueError):
@@ -189,11 +190,7 @@ def _check_schema(schema: object) -> None:
         raise WrongSchema(schema)
 
 
-def _raw_counters_as_strings(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: str(item) if name in RAW_COUNTERS else _raw_counters_as_strings(item) for name, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_raw_counters_as_strings(item) for item in value]
-    return value
+def _raw_as_strings(meter: MeterWindow) -> MeterWindow:
+    # A field that is replaced is not checked against its type; what stands here is encoded at once and never read.
+    digits = {name: str(value) for name in RAW_COUNTERS if (value := getattr(meter, name))}
+    return msgspec.structs.replace(meter, **digits)

@@ -1,0 +1,65 @@
+"""Sources are found by entry point; one that is broken does not break the agent."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefleet.config import ConfigError
+from joulefleet.source import SourceUnavailable
+from joulefleet_agent.config import SourceConfig
+from joulefleet_agent.sources import configured, installed, opener_of
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Someone else's package, installed, with one good source and one whose module cannot be imported."""
+    info = tmp_path / "strange-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[joulefleet.sources]\nstrange = strange_good:open\nbroken = strange_bad:open\nmissing = strange_good:no_such\n"
+    )
+    (tmp_path / "strange_good.py").write_text("def open(table):\n    return table\n")
+    (tmp_path / "strange_bad.py").write_text("import a_library_that_is_not_there\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    for name in ("strange_good", "strange_bad"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def test_the_built_in_sources_are_there() -> None:
+    assert {"nvml", "rapl", "simulated", "openmetrics"} <= set(installed())
+
+
+def test_a_source_of_someone_else_is_found(strange: None) -> None:
+    assert "strange" in installed()
+    opened: object = opener_of("strange", "agent.toml")({"key": 5})
+    assert opened == {"key": 5}
+
+
+@pytest.mark.parametrize(("name", "reason"), [("broken", "a_library_that_is_not_there"), ("missing", "no_such")])
+def test_a_source_that_cannot_be_imported_cannot_be_opened(strange: None, name: str, reason: str) -> None:
+    opener = opener_of(name, "agent.toml")
+    with pytest.raises(SourceUnavailable, match=reason) as error:
+        opener({})
+    assert error.value.code == "fault"
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"agent\.toml: sources: no source is named 'nvlm'; there are .*nvml"
+    ) as error:
+        configured([SourceConfig("nvlm", {})], "agent.toml")
+    assert error.value.key == "sources"
+
+
+def test_one_source_used_twice_has_two_names() -> None:
+    tables: list[dict[str, Any]] = [{"url": "a"}, {}, {"url": "b"}]
+    uses = ["openmetrics", "simulated", "openmetrics"]
+    told = configured([SourceConfig(use, table) for use, table in zip(uses, tables, strict=True)], "agent.toml")
+    assert [one.name for one in told] == ["openmetrics", "simulated", "openmetrics#2"]
+    assert [one.table for one in told] == tables
+    assert told[0].opener is told[2].opener

@@ -1,0 +1,330 @@
+"""The agent's way to a collector, against a real socket and every answer there is."""
+
+import logging
+import random
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from joulefleet.config import ConfigError
+from joulefleet.delivery import Answer, Rejected
+from joulefleet.window import Window
+from joulefleet_agent.spool import Bounds, Spool
+from joulefleet_agent.uplink import Uplink, keep_sending, read_token
+
+S = 1_000_000_000
+NOW = 1_790_000_000 * S
+TOKEN = "jf1.k1.3.1800000000.c2VjcmV0"
+MakeWindow = Callable[..., Window]
+
+
+class Here:
+    """One agent's spool with windows in it, and its uplink."""
+
+    def __init__(self, spool: Spool, url: str, make_window: MakeWindow, token: str = "") -> None:
+        self.now_ns = NOW
+        self.spool = spool
+        self.make_window = make_window
+        self.uplink = Uplink(url, spool, lambda: self.now_ns, random.Random(1), token, timeout_s=0.3)
+
+    def keep(self, number: int, **fields: Any) -> None:
+        self.spool.commit(b"", [self.make_window(**fields) for _ in range(number)], self.now_ns)
+
+    def send_all(self, most: int = 50) -> list[float | None]:
+        """Send until nothing is due or the collector asks to wait."""
+        waits: list[float | None] = []
+        while not waits or (waits[-1] == 0 and len(waits) < most):
+            waits.append(self.uplink.send_once())
+        return waits
+
+    @property
+    def waiting(self) -> int:
+        return self.spool.depth()[0]
+
+
+@pytest.fixture
+def here(tmp_path: Path, collector: Any, make_window: MakeWindow) -> Iterator[Here]:
+    with Spool(tmp_path / "spool.db") as spool:
+        made = Here(spool, collector.url, make_window, TOKEN)
+        yield made
+        made.uplink.close()
+
+
+def minutes(windows: list[Window]) -> list[int]:
+    return [one.start_ns // (60 * S) for one in windows]
+
+
+def test_what_waits_is_sent_and_then_nothing_waits(here: Here, collector: Any) -> None:
+    here.keep(3)
+    assert here.send_all() == [0.0, None]
+    assert minutes(collector.taken) == [0, 1, 2]
+    assert here.waiting == 0
+
+
+def test_how_it_asks(here: Here, collector: Any) -> None:
+    here.keep(1)
+    here.send_all()
+    (asked,) = collector.asked
+    assert asked["path"] == "/v1/windows"
+    assert asked["Authorization"] == f"Bearer {TOKEN}"
+    assert asked["Content-Type"] == "application/msgpack"
+    assert asked["Content-Encoding"] == "zstd"
+    assert collector.backfills == [False]
+
+
+def test_without_a_token_none_is_sent_and_a_path_is_kept(tmp_path: Path, collector: Any, make_window: Any) -> None:
+    with Spool(tmp_path / "s.db") as spool:
+        here = Here(spool, collector.url + "/fleet/", make_window)
+        here.uplink.backfill = True
+        here.keep(1)
+        here.send_all()
+        here.uplink.close()
+    assert "Authorization" not in collector.asked[0]
+    assert collector.asked[0]["path"] == "/fleet/v1/windows"
+    assert collector.backfills == [True]
+
+
+def test_one_bad_window_does_not_hold_up_the_others(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(4)
+    rejected = [Rejected(index=1, code="malformed", detail="energy"), Rejected(index=3, code="too_old")]
+    collector.replies = [reply(answer=Answer(rejected=[*rejected, Rejected(index=99, code="malformed")]))]
+    assert here.send_all() == [0.0, None]
+    assert minutes(collector.taken) == [0, 2]
+    assert here.spool.refusals() == {"malformed": 1, "too_old": 1}
+    assert here.spool.losses().refused_windows == 2
+
+
+def test_a_window_from_the_collectors_future_is_sent_when_it_is_due(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(3)
+    collector.now_ns = 60 * S
+    collector.replies = [reply(answer=Answer(rejected=[Rejected(index=2, code="too_early")]))]
+    assert here.send_all() == [0.0, None]
+    assert here.waiting == 1
+    here.now_ns += 59 * S
+    assert here.send_all() == [None]
+    here.now_ns += 1 * S
+    assert here.send_all() == [0.0, None]
+    assert minutes(collector.taken) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_keeps_everything_says_so_once_and_tries_slowly(
+    here: Here, collector: Any, reply: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.keep(2)
+    collector.replies = [reply(status), reply(status)]
+    with caplog.at_level(logging.INFO):
+        waits = [here.uplink.send_once(), here.uplink.send_once()]
+        assert all(wait is not None and wait >= 30 for wait in waits)
+        assert here.waiting == 2
+        assert here.send_all() == [0.0, None]
+    errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert f"HTTP {status}: told so" in errors[0]
+    assert "reached again after 2 tries" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_what_is_too_large_is_halved_and_all_of_it_arrives(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(20)
+    collector.default = lambda windows: reply(413 if len(windows) > 3 else 200)
+    here.send_all(most=200)
+    assert sorted(minutes(collector.taken)) == list(range(20))
+    assert here.waiting == 0
+    assert here.spool.refusals() == {}
+
+
+def test_a_single_window_that_is_too_large_is_set_aside(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(2)
+    here.keep(1, pool="large")
+    here.keep(2)
+    collector.default = lambda windows: reply(413 if any(one.pool == "large" for one in windows) else 200)
+    here.send_all(most=200)
+    assert sorted(minutes(collector.taken)) == [0, 1, 3, 4]
+    assert here.spool.refusals() == {"too_large": 1}
+    assert here.waiting == 0
+
+
+def test_a_window_that_makes_the_batch_unreadable_is_found(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(5)
+    here.keep(1, pool="bad")
+    collector.default = lambda windows: reply(400 if any(one.pool == "bad" for one in windows) else 200)
+    here.send_all(most=200)
+    assert sorted(minutes(collector.taken)) == [0, 1, 2, 3, 4]
+    assert here.spool.refusals() == {"malformed": 1}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_collector_is_left_alone_for_the_time_it_asks(
+    here: Here, collector: Any, reply: Any, status: int
+) -> None:
+    here.keep(1)
+    collector.replies = [reply(status, headers={"Retry-After": "17"})]
+    (wait,) = here.send_all()
+    assert wait is not None
+    assert 17 <= wait <= 18
+    assert here.waiting == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 404, 302])
+def test_any_other_answer_keeps_everything(here: Here, collector: Any, reply: Any, status: int) -> None:
+    here.keep(2)
+    collector.replies = [reply(status, body=b"<html>no</html>")]
+    (wait,) = here.send_all()
+    assert wait is not None
+    assert wait > 0
+    assert here.waiting == 2
+    assert here.send_all() == [0.0, None]
+
+
+@pytest.mark.parametrize("body", [b"", b"garbage", b"{}", b'{"status":200}', b"\xff\xfe", b'{"error":"\xff"}'])
+def test_garbage_with_status_200_keeps_everything(here: Here, collector: Any, reply: Any, body: bytes) -> None:
+    here.keep(2)
+    collector.replies = [reply(200, body=body)]
+    (wait,) = here.send_all()
+    assert wait
+    assert here.waiting == 2
+    assert here.send_all() == [0.0, None]
+
+
+def test_an_answer_that_is_cut_in_the_middle_keeps_everything(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(2)
+    collector.replies = [reply(200, cut_after=5), reply(200, cut_after=0)]
+    assert here.send_all()[-1]
+    assert here.waiting == 2
+    here.send_all()
+    assert here.send_all()[-1] is None
+    assert minutes(collector.taken) == [0, 1]
+
+
+def test_an_answer_that_never_comes_ends_after_the_timeout(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(1)
+    collector.replies = [reply(hang=True)]
+    (wait,) = here.send_all()
+    assert wait is not None
+    assert here.waiting == 1
+    assert here.send_all()[-1] is None
+    assert here.waiting == 0
+
+
+def test_a_connection_that_was_let_go_meanwhile_is_made_anew_at_once(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(1)
+    collector.replies = [reply(close=True)]
+    assert here.send_all() == [0.0, None]
+    here.keep(1)
+    assert here.send_all() == [0.0, None]
+    assert minutes(collector.taken) == [0, 1]
+
+
+def test_nobody_listens(tmp_path: Path, make_window: MakeWindow, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as taken, Spool(tmp_path / "s.db") as spool:
+        taken.bind(("127.0.0.1", 0))
+        here = Here(spool, f"http://127.0.0.1:{taken.getsockname()[1]}", make_window, TOKEN)
+        here.keep(2)
+        waits = [here.uplink.send_once() for _ in range(8)]
+        assert all(wait is not None and 0 <= wait <= 60 for wait in waits)
+        assert max(wait or 0 for wait in waits) > 1
+        assert here.waiting == 2
+    assert caplog.text.count("not reached") == 1
+    assert TOKEN not in caplog.text
+
+
+def test_a_store_that_began_a_new_life_gets_what_is_younger_again(here: Here, collector: Any) -> None:
+    here.spool.bounds = Bounds(keep_after_ack_s=600)
+    here.keep(2)
+    here.send_all()
+    here.now_ns += 500 * S
+    here.keep(1)
+    here.send_all()
+    here.now_ns += 200 * S
+    collector.epoch = "two"
+    collector.taken.clear()
+    here.keep(1)
+    here.send_all()
+    assert sorted(minutes(collector.taken)) == [2, 3]
+    here.keep(1)
+    here.send_all()
+    assert sorted(minutes(collector.taken)) == [2, 3, 4]
+
+
+def test_a_new_life_is_seen_by_the_next_process_too(here: Here, collector: Any) -> None:
+    here.keep(2)
+    here.send_all()
+    collector.epoch = "two"
+    collector.taken.clear()
+    again = Here(here.spool, collector.url, here.make_window)
+    again.keep(1)
+    again.send_all()
+    again.uplink.close()
+    assert sorted(minutes(collector.taken)) == [0, 1, 2]
+
+
+# The thread
+
+
+def test_it_sends_what_comes_and_ends_when_told(tmp_path: Path, collector: Any, make_window: MakeWindow) -> None:
+    stop, wake = threading.Event(), threading.Event()
+
+    def send() -> None:
+        with Spool(tmp_path / "s.db") as own:
+            keep_sending(Uplink(collector.url, own, lambda: NOW, random.Random(1)), stop, wake, idle_s=20)
+
+    with Spool(tmp_path / "s.db") as spool:
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        for number in (1, 2):
+            spool.commit(b"", [make_window()], NOW)
+            wake.set()
+            assert collector.wait_for(number)
+        stop.set()
+        wake.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_spool_in_trouble_does_not_end_the_thread(
+    tmp_path: Path, collector: Any, reply: Any, make_window: MakeWindow, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, wake = threading.Event(), threading.Event()
+
+    def take_and_end_the_second_time(_windows: list[Window]) -> Any:
+        if len(collector.batches) == 2:
+            stop.set()
+        return reply()
+
+    collector.default = take_and_end_the_second_time
+    with Spool(tmp_path / "s.db") as spool:
+        spool.commit(b"", [make_window()], NOW)
+        spool._db.execute("PRAGMA query_only=ON")
+        keep_sending(Uplink(collector.url, spool, lambda: NOW, random.Random(1)), stop, wake, idle_s=0.01)
+        assert len(collector.batches) == 2
+        assert spool.depth()[0] == 1
+    assert "readonly" in caplog.text
+
+
+# The token
+
+
+def test_a_token_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    assert read_token(path) == TOKEN
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"with blank", b"umlaut \xc3\xa4", b"nul\x00"])
+def test_what_is_no_token_is_refused_and_not_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(b"s3cret" + content if content.strip() else content)
+    with pytest.raises(ConfigError) as refused:
+        read_token(path)
+    assert str(path) in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"token: the token cannot be read: No such file"):
+        read_token(tmp_path / "token")
