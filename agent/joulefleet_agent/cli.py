@@ -12,7 +12,7 @@ import msgspec
 
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
-from joulefleet.reading import Reading
+from joulefleet.reading import Reading, WorkReading
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
@@ -63,7 +63,7 @@ def once(path: Path, json_: bool) -> None:
     except ConfigError as error:
         raise Mendable(str(error)) from error
     if json_:
-        click.echo(msgspec.json.format(msgspec.json.encode(_by_type(said), enc_hook=str), indent=2).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(_by_type(said)), indent=2).decode())
         return
     for name, readings in said.items():
         click.echo(f"{name}:")
@@ -80,13 +80,18 @@ def _read_once(source: Configured) -> list[Reading | str]:
 
 
 def _by_type(said: dict[str, list[Reading | str]]) -> dict[str, list[object]]:
-    return {
-        name: [
-            one if isinstance(one, str) else {"type": type(one).__name__, **msgspec.to_builtins(one, str_keys=True)}
-            for one in readings
-        ]
-        for name, readings in said.items()
-    }
+    return {name: [_plain(one) for one in readings] for name, readings in said.items()}
+
+
+def _plain(reading: Reading | str) -> object:
+    """A reading as JSON has it: its type, and work as a list, since a key of three parts is no name."""
+    if isinstance(reading, str):
+        return reading
+    fields = {name: getattr(reading, name) for name in reading.__struct_fields__}
+    if isinstance(reading, WorkReading):
+        fields["counts"] = [{"key": key, "counts": counts} for key, counts in reading.counts.items()]
+        fields["latency"] = [{"key": key, "latency": kinds} for key, kinds in reading.latency.items()]
+    return {"type": type(reading).__name__, **fields}
 
 
 agent.add_command(demo)

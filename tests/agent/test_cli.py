@@ -108,7 +108,6 @@ def test_a_spool_that_is_something_else(start: Start, tmp_path: Path) -> None:
     assert "spool.db: file is not a database" in refused(start("run", "--config", config(tmp_path)))
 
 
-@pytest.mark.xfail(strict=True, reason="`once --json` cannot print work by key yet")
 def test_once_prints_what_every_source_says_and_keeps_nothing(start: Start, tmp_path: Path) -> None:
     process = start("once", "--json", "--config", config(tmp_path))
     out, err = process.communicate(timeout=WAIT_S)
