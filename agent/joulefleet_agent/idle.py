@@ -45,7 +45,7 @@ class IdleMeter(msgspec.Struct):
         length_ns = -(-MINUTE_NS // step_ns) * step_ns
         minute_ns = start_ns - start_ns % length_ns
         if minute_ns != self.minute_ns:
-            self.minute_ns, self.energy_uj, self.covered_ns, self.spoilt = minute_ns, 0, 0, start_ns != minute_ns
+            self.minute_ns, self.energy_uj, self.covered_ns, self.spoilt = minute_ns, 0, 0, False
         self.energy_uj += meter.energy_uj
         self.covered_ns += meter.covered_ns
         self.spoilt = self.spoilt or not at_rest

@@ -22,6 +22,9 @@ FORMAT = 1
 MAX_DISK_SHARE = 0.95
 LEAST_BYTES = 1024 * 1024
 """What the spool keeps of windows however full its disk is: without any, nothing would ever be delivered."""
+LOG_PAGES = 100
+"""Pages in SQLite's log before they are brought into the file, which then grows by as much: a tenth of what SQLite
+would wait for, so that a small disk is not filled by it."""
 Disk = Callable[[Path], os.statvfs_result]
 TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -209,6 +212,7 @@ class Spool:
         with self._translated():
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
             self._db.executescript(TABLES)
             self._check_format()
 

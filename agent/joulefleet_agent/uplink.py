@@ -122,7 +122,7 @@ class Uplink:
         connection.request("POST", self._target.path.rstrip("/") + BATCH_PATH, body, headers)
         response = connection.getresponse()
         answer = response.read(LONGEST_ANSWER)
-        if response.will_close or not response.isclosed():
+        if response.will_close:
             self.close()
         return judge(response.status, answer, response.getheader("Retry-After"), self._failures, self._chance)
 

@@ -340,6 +340,31 @@ def test_what_was_leaving_does_not_come_back_with_the_clock(spool: Spool, back_s
     assert windows[-1].meters[0].covered_ns == 60 * S
 
 
+def test_nor_does_it_where_nothing_was_read_for_a_while(spool: Spool) -> None:
+    what = begin(spool, WALL)
+    live(what, range(50), steady)
+    live(what, range(50, 130), lambda _t: [])
+    what.declare("s", [msgspec.structs.replace(WALL, power_limit_mw=5)], ns(130))
+    what.set_back(-1_000 * S, ns(-870))
+    live(what, range(131, 400), lambda t: [joules(t - 1_000, 100 * t)], offset_s=-1_000)
+    assert [len(window.meters) for window in held(spool) if window.timeline == spool.timeline()] == [1] * 5
+
+
+def test_what_is_late_of_a_meter_that_leaves_is_told_before_it_goes(path: Path) -> None:
+    """After a change of step, the windows are closed a little ahead of the time."""
+    with Spool(path) as spool:
+        what = begin(spool, WALL)
+        live(what, range(66), steady)
+        what.suspend(ns(66))
+    with Spool(path) as spool:
+        again = begin(spool, at_s=66, step_s=10)
+        live(again, range(66, 101), steady)
+        again.declare("s", [msgspec.structs.replace(WALL, power_limit_mw=5)], ns(101))
+        live(again, range(101, 200), steady)
+        meters = [one for window in held(spool) for one in window.meters if not one.meter.power_limit_mw]
+    assert sum(one.energy_uj + one.late_uj for one in meters) == 10_000 * J
+
+
 def test_set_back_before_anything_was_read(spool: Spool) -> None:
     what = begin(spool, WALL)
     what.set_back(-1_000_000 * S, ns(-1_000_000))

@@ -233,6 +233,18 @@ def test_nobody_listens(tmp_path: Path, make_window: MakeWindow, caplog: pytest.
     assert TOKEN not in caplog.text
 
 
+def test_the_same_trouble_is_told_again_after_a_success(
+    here: Here, collector: Any, reply: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        here.keep(1)
+        collector.replies = [reply(503), reply(503)]
+        here.send_all()
+        here.send_all()
+        assert here.send_all() == [0.0, None]
+    assert caplog.text.count("HTTP 503: told so") == 2
+
+
 def test_a_store_that_began_a_new_life_gets_what_is_younger_again(here: Here, collector: Any) -> None:
     here.spool.bounds = Bounds(keep_after_ack_s=600)
     here.keep(2)
