@@ -46,7 +46,9 @@ def run(path: Path) -> None:
         signal.signal(one, end)
     try:
         config = load_config(path)
-        click.echo(f"agent of {config.name}: windows of {config.step_s:g} s to {config.collector.url}", err=True)
+        click.echo(
+            f"agent of {config.name}: windows of {config.step_s:g} s to {' or '.join(config.collector.urls)}", err=True
+        )
         sys.exit(run_agent(config, str(path), stop))
     except (ConfigError, SpoolUnavailable, OSError) as error:
         raise Mendable(str(error)) from error

@@ -25,8 +25,14 @@ class SourceConfig(msgspec.Struct, frozen=True):
 class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where windows go."""
 
-    url: str = "http://127.0.0.1:8765"
+    url: str | tuple[str, ...] = "http://127.0.0.1:8765"
+    """One collector, or several that are tried in turn."""
     token_file: str = ""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All collectors, in their order."""
+        return (self.url,) if isinstance(self.url, str) else self.url
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,7 +82,7 @@ def check(config: AgentConfig, where: str) -> None:
             raise ConfigError(
                 where, f"labels.{label}", "a label's name is letters, digits and '_', and not a word of ours"
             )
-    if not _is_collector(config.collector.url):
+    if not config.collector.urls or not all(_is_collector(url) for url in config.collector.urls):
         expected = "expected a URL without a user or a query, such as http://127.0.0.1:8765"
         raise ConfigError(where, "collector.url", expected)
     sources_of(config, where)

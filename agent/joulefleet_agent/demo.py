@@ -25,6 +25,7 @@ from joulefleet.source import SourceUnavailable
 from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.replay import CollectorSilent, replay_source
 from joulefleet_agent.service import only_one
@@ -114,8 +115,7 @@ class Feed:
         self._server = server
         self._spool = spool
         self._pipeline = Pipeline(spool, Identity(server=server.name, pool="demo", simulated=True), STEP_NS)
-        self._uplink = Uplink(url, spool, wall_ns, random.SystemRandom())
-        self._uplink.backfill = True
+        self._uplink = Uplink([PostLink(url, random.SystemRandom())], spool, wall_ns, live=False)
         self._open = opener_of("simulated", "demo")
         self._live = self._open(server.table)
 

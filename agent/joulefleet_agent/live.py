@@ -3,11 +3,13 @@
 from typing import Any
 
 Answer = dict[str, Any]
+PATIENCE_S = 30.0
+"""Of uncovered time, before it is told: a first window may end before there are two readings."""
 
 
 def lines_of(answer: Answer) -> list[str]:
-    """One line for each server's widest boundary, and one for each model on it; empty when nothing is stored yet."""
-    widest = _widest(answer["ledger"])
+    """One line for each server's widest boundary, and one for each model on it; empty when there is nothing to tell yet."""
+    widest = [entry for entry in _widest(answer["ledger"]) if entry["covered_s"] or entry["window_s"] >= PATIENCE_S]
     return [line for entry in widest for line in (_server(entry), *_models(answer["rows"], entry))]
 
 
@@ -24,7 +26,7 @@ def _widest(ledger: list[Answer]) -> list[Answer]:
 def _server(entry: Answer) -> str:
     covered_s, metered_j = entry["covered_s"] or 0, entry["metered_j"] or 0
     if not covered_s:
-        return f"{entry['server']}: boundary {entry['boundary']}: nothing covered yet"
+        return f"{entry['server']}: no reading in {entry['window_s']:.0f} s, boundary {entry['boundary']}"
     return (
         f"{entry['server']}: {metered_j / covered_s:.1f} W, {metered_j:,.0f} J in {covered_s:.0f} s,"
         f" boundary {entry['boundary']}, {_grade(entry)}"

@@ -17,6 +17,7 @@ from joulefleet.source import SourceUnavailable
 from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.places import state_dir
 from joulefleet_agent.replay import (
@@ -124,9 +125,7 @@ def _replay(  # noqa: PLR0913, PLR0917 # what the commands have in common
 
 
 def _uplink(url: str, spool: Spool) -> Uplink:
-    uplink = Uplink(url, spool, wall_ns, random.SystemRandom())
-    uplink.backfill = True
-    return uplink
+    return Uplink([PostLink(url, random.SystemRandom())], spool, wall_ns, live=False)
 
 
 def _spool_of(timeline: int) -> Path:

@@ -39,6 +39,8 @@ class Wait(msgspec.Struct, frozen=True):
     reason: str
     loud: bool = False
     """Whether a person has to act."""
+    quiet: bool = False
+    """Whether this is nothing to speak of."""
 
 
 Verdict = Delivered | Halve | Wait

@@ -21,6 +21,7 @@ from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.link import best_link
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.sampler import (
@@ -200,7 +201,8 @@ def take_up_clock(pipeline: Pipeline, wall: NowNs = wall_ns, boot: NowNs = boot_
 
 def _send(config: AgentConfig, token: str, clock: AgentClock, stop: threading.Event, wake: threading.Event) -> None:
     with Spool(Path(config.spool), config.spool_bounds) as spool:
-        uplink = Uplink(config.collector.url, spool, clock.now_ns, random.SystemRandom(), token)
+        links = [best_link(url, random.SystemRandom(), token) for url in config.collector.urls]
+        uplink = Uplink(links, spool, clock.now_ns)
         keep_sending(uplink, stop, wake)
 
 

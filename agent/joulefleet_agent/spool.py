@@ -141,14 +141,15 @@ class Spool:
                 self._insert(window, now_ns)
             self._stay_in_bounds(now_ns)
 
-    def waiting(self, limit: int, now_ns: int, max_bytes: int) -> list[Waiting]:
-        """The oldest windows that are due, at most so many, and so many bytes beyond the first."""
+    def waiting(self, limit: int, now_ns: int, max_bytes: int, newest_first: bool = False) -> list[Waiting]:
+        """The oldest windows that are due, or the newest; at most so many, and so many bytes beyond the first."""
         out: list[Waiting] = []
         size = 0
         with self._translated():
             rows = self._db.execute(
-                "SELECT seq, start_ns, body FROM windows WHERE status='waiting' AND due_ns<=? ORDER BY seq LIMIT ?",
-                (now_ns, limit),
+                "SELECT seq, start_ns, body FROM windows WHERE status='waiting' AND due_ns<=?"
+                " ORDER BY CASE WHEN ? THEN -seq ELSE seq END LIMIT ?",
+                (now_ns, newest_first, limit),
             )
             for seq, start_ns, body in rows:
                 size += len(body)

@@ -153,7 +153,7 @@ def _start_agent(children: Children, folder: Path, url: str, engines: tuple[str,
     # A page that nobody named and that does not answer is no engine; one that was named may answer later.
     found = pages if engines else _readable(pages, findings[len(chosen) :])
     config = folder / "agent.toml"
-    config.write_text(_toml(folder, url, [*_readable(chosen, findings), *found]), encoding="utf-8")
+    config.write_text(toml_of(folder, url, [*_readable(chosen, findings), *found]), encoding="utf-8")
     children.start("agent", "agent", "run", "--config", str(config))
 
 
@@ -162,7 +162,8 @@ def _readable(sources: list[SourceConfig], findings: list[Finding]) -> list[Sour
     return [one for one, finding in zip(sources, findings, strict=False) if finding.readable]
 
 
-def _toml(folder: Path, url: str, sources: list[SourceConfig]) -> str:
+def toml_of(folder: Path, url: str, sources: list[SourceConfig]) -> str:
+    """The agent's config: these sources, to this collector, with everything it keeps in this folder."""
     lines = [f"step_s = {STEP_S}", f"spool = {_quoted(str(folder / 'spool.db'))}"]
     lines += ["", "[collector]", f"url = {_quoted(url)}"]
     for one in sources:
@@ -172,8 +173,8 @@ def _toml(folder: Path, url: str, sources: list[SourceConfig]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string; it is that of JSON, save that TOML has no escapes of two halves."""
-    return json.dumps(text, ensure_ascii=False)
+    """A TOML string: that of JSON, save that TOML knows no escapes of two halves, and takes no bare DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _show(url: str, stop: threading.Event, children: Children, json_: bool) -> None:
@@ -184,7 +185,7 @@ def _show(url: str, stop: threading.Event, children: Children, json_: bool) -> N
         if before and time.monotonic() - told_at_s < TELL_EVERY_S:
             continue
         try:
-            text = _text(_ask(url), json_)
+            text = text_of(_ask(url), json_)
         except NoFigures as error:
             if trouble != str(error):
                 click.echo(f"no figures now: {error}", err=True)
@@ -195,7 +196,7 @@ def _show(url: str, stop: threading.Event, children: Children, json_: bool) -> N
             before, trouble, told_at_s = text, "", time.monotonic()
 
 
-def _text(answer: dict[str, Any], json_: bool) -> str:
+def text_of(answer: dict[str, Any], json_: bool) -> str:
     """The figures as they are printed; empty where there are none yet. Several lines are set off from the next ones."""
     if json_:
         return json.dumps(answer) if answer["ledger"] else ""

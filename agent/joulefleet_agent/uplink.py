@@ -1,74 +1,76 @@
-"""Sends waiting windows to a collector until its store has them."""
+"""Sends waiting windows to a collector until its store has them.
 
-import http.client
+A live agent sends the newest first: after an outage what is happening now is seen at once, and the backlog follows at a
+bounded rate. A replay sends the oldest first, as fast as it goes, and declares a backfill. Several collectors are tried
+in turn.
+"""
+
 import logging
-import random
 import re
-import ssl
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from joulefleet.config import ConfigError
-from joulefleet.delivery import BATCH_PATH, MSGPACK_TYPE, pack
+from joulefleet.delivery import pack
 from joulefleet_agent.clock import NowNs
-from joulefleet_agent.reply import NEVER, Delivered, Halve, Verdict, Wait, backoff, due_ns, judge
+from joulefleet_agent.link import Link
+from joulefleet_agent.reply import NEVER, Delivered, Halve, Wait, due_ns
 from joulefleet_agent.spool import Spool, SpoolUnavailable, Waiting
 
 LOG = logging.getLogger(__name__)
 BATCH_WINDOWS = 256
 BATCH_BYTES = 4 * 1024 * 1024
-TIMEOUT_S = 30.0
-LONGEST_ANSWER = 4 * 1024 * 1024
+BACKLOG_WINDOWS_PER_S = 500
 
 
 class Uplink:
-    """One agent's way to one collector. Raises SpoolUnavailable; what the collector does is answered, not raised."""
+    """Takes windows from the spool to the collectors. Raises SpoolUnavailable; what a collector does is no error."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 # what it stands between
-        self,
-        url: str,
-        spool: Spool,
-        now: NowNs,
-        chance: random.Random,
-        token: str = "",
-        timeout_s: float = TIMEOUT_S,
-    ) -> None:
-        self.url = url
-        self._target = urlsplit(url)
+    def __init__(self, links: Sequence[Link], spool: Spool, now: NowNs, *, live: bool = True) -> None:
+        self._links = links
+        self._turn = 0
         self._spool = spool
         self._now = now
-        self._chance = chance
-        self._token = token
-        self._timeout_s = timeout_s
-        self._connection: http.client.HTTPConnection | None = None
+        self._live = live
         self._limit = BATCH_WINDOWS
         self._failures = 0
         self._said = ""
-        self.backfill = False
+        self._batch_id = 0
+
+    @property
+    def url(self) -> str:
+        """The collector whose turn it is."""
+        return self._links[self._turn].url
 
     def send_once(self) -> float | None:
         """Send one batch. Returns seconds to wait before the next, 0 if there may be more, None if none waits."""
-        waiting = self._spool.waiting(self._limit, self._now(), BATCH_BYTES)
+        waiting = self._spool.waiting(self._limit, self._now(), BATCH_BYTES, newest_first=self._live)
         if not waiting:
             return None
-        verdict = self._post(pack([one.body for one in waiting], backfill=self.backfill))
+        self._batch_id += 1
+        body = pack([one.body for one in waiting], self._batch_id, backfill=not self._live)
+        verdict = self._links[self._turn].exchange(body, self._failures)
         match verdict:
             case Delivered():
                 self._take(waiting, verdict)
-                return 0.0
+                return self._pause(len(waiting))
             case Halve():
                 return self._halve(waiting, verdict)
             case Wait():
-                self._failures += 1
+                self._failures += 0 if verdict.quiet else 1
                 self._say(verdict, len(waiting))
+                self._turn = (self._turn + 1) % len(self._links)
                 return verdict.seconds
 
     def close(self) -> None:
-        """Let the connection go."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Let all connections go."""
+        for link in self._links:
+            link.close()
+
+    def _pause(self, sent: int) -> float:
+        """A live agent sends its backlog at a bounded rate: a fleet that comes back must leave room for what is new."""
+        return sent / BACKLOG_WINDOWS_PER_S if self._live and sent >= self._limit else 0.0
 
     def _take(self, waiting: list[Waiting], told: Delivered) -> None:
         if self._failures:
@@ -89,7 +91,7 @@ class Uplink:
 
     def _say(self, verdict: Wait, waiting: int) -> None:
         """Log a reason once, not at every try."""
-        if verdict.reason == self._said:
+        if verdict.quiet or verdict.reason == self._said:
             return
         self._said = verdict.reason
         log = LOG.error if verdict.loud else LOG.warning
@@ -104,37 +106,6 @@ class Uplink:
             self._limit = BATCH_WINDOWS
         return 0.0
 
-    def _post(self, body: bytes) -> Verdict:
-        headers = {"Content-Type": MSGPACK_TYPE, "Content-Encoding": "zstd", "Accept": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        kept = self._connection is not None
-        try:
-            return self._exchange(body, headers)
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            if kept:  # it was idle and let go by the other end; a new connection tells more
-                return self._post(body)
-            return Wait(backoff(self._failures, self._chance), f"not reached: {str(error) or type(error).__name__}")
-
-    def _exchange(self, body: bytes, headers: dict[str, str]) -> Verdict:
-        connection = self._connection or self._connect()
-        connection.request("POST", self._target.path.rstrip("/") + BATCH_PATH, body, headers)
-        response = connection.getresponse()
-        answer = response.read(LONGEST_ANSWER)
-        if response.will_close:
-            self.close()
-        return judge(response.status, answer, response.getheader("Retry-After"), self._failures, self._chance)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        host, port = self._target.hostname or "", self._target.port
-        if self._target.scheme == "https":
-            context = ssl.create_default_context()
-            self._connection = http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
-        else:
-            self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout_s)
-        return self._connection
-
 
 def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, idle_s: float = 5.0) -> None:
     """Send whatever waits until told to stop; `wake` says that there may be something new."""
@@ -148,7 +119,7 @@ def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, i
             wake.wait(idle_s)
             wake.clear()
         elif wait_s:
-            stop.wait(wait_s)
+            stop.wait(wait_s)  # a new window does not shorten it: it goes first when the time has come
     uplink.close()
 
 

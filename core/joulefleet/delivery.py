@@ -13,6 +13,11 @@ MAX_WIRE_BYTES = 1024 * 1024
 MSGPACK_TYPE = "application/msgpack"
 JSON_TYPE = "application/json"
 BATCH_PATH = "/v1/windows"
+STREAM_PATH = "/v1/stream"
+"""A WebSocket: each binary message is a batch as above, each text message after the `Hello` an `Answer` in JSON."""
+GOODBYE = "goodbye "
+"""Begins the reason of the close frame with which a collector ends a stream; the seconds follow over which its agents
+shall spread their return."""
 
 
 class Batch(msgspec.Struct, kw_only=True):
@@ -44,6 +49,15 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     now_ns: int = 0
     """The collector's clock, for `too_early`."""
     error: str = ""
+
+
+class Hello(msgspec.Struct, kw_only=True):
+    """The collector's first message on a stream."""
+
+    credit: int
+    """How many batches may be unanswered."""
+    store_epoch: str
+    now_ns: int
 
 
 class TooLarge(ValueError):

@@ -13,6 +13,7 @@ from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet.source import SourceGone
 from joulefleet.window import Window
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.replay import (
     BadRecording,
@@ -62,8 +63,7 @@ class Here:
 
     def __init__(self, path: Path, url: str, bounds: Bounds | None = None) -> None:
         self.spool = Spool(path, bounds)
-        self.uplink = Uplink(url, self.spool, lambda: T0, random.Random(1), timeout_s=1)
-        self.uplink.backfill = True
+        self.uplink = Uplink([PostLink(url, random.Random(1), timeout_s=1)], self.spool, lambda: T0, live=False)
 
     def replay(self, recording: Recording, timeline: int = 7, **more: Any) -> Outcome:
         pipeline = Pipeline(self.spool, Identity(server="a"), 60 * S, timeline)

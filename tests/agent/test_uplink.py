@@ -13,8 +13,9 @@ import pytest
 from joulefleet.config import ConfigError
 from joulefleet.delivery import Answer, Rejected
 from joulefleet.window import Window
+from joulefleet_agent.link import PostLink
 from joulefleet_agent.spool import Bounds, Spool
-from joulefleet_agent.uplink import Uplink, keep_sending, read_token
+from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending, read_token
 
 S = 1_000_000_000
 NOW = 1_790_000_000 * S
@@ -29,7 +30,7 @@ class Here:
         self.now_ns = NOW
         self.spool = spool
         self.make_window = make_window
-        self.uplink = Uplink(url, spool, lambda: self.now_ns, random.Random(1), token, timeout_s=0.3)
+        self.uplink = Uplink([PostLink(url, random.Random(1), token, timeout_s=0.3)], spool, lambda: self.now_ns)
 
     def keep(self, number: int, **fields: Any) -> None:
         self.spool.commit(b"", [self.make_window(**fields) for _ in range(number)], self.now_ns)
@@ -58,10 +59,10 @@ def minutes(windows: list[Window]) -> list[int]:
     return [one.start_ns // (60 * S) for one in windows]
 
 
-def test_what_waits_is_sent_and_then_nothing_waits(here: Here, collector: Any) -> None:
+def test_what_waits_is_sent_the_newest_first_and_then_nothing_waits(here: Here, collector: Any) -> None:
     here.keep(3)
     assert here.send_all() == [0.0, None]
-    assert minutes(collector.taken) == [0, 1, 2]
+    assert minutes(collector.taken) == [2, 1, 0]
     assert here.waiting == 0
 
 
@@ -79,13 +80,42 @@ def test_how_it_asks(here: Here, collector: Any) -> None:
 def test_without_a_token_none_is_sent_and_a_path_is_kept(tmp_path: Path, collector: Any, make_window: Any) -> None:
     with Spool(tmp_path / "s.db") as spool:
         here = Here(spool, collector.url + "/fleet/", make_window)
-        here.uplink.backfill = True
         here.keep(1)
         here.send_all()
         here.uplink.close()
     assert "Authorization" not in collector.asked[0]
     assert collector.asked[0]["path"] == "/fleet/v1/windows"
-    assert collector.backfills == [True]
+
+
+def test_a_replay_sends_the_oldest_first_without_a_pause_and_declares_itself(here: Here, collector: Any) -> None:
+    here.keep(BATCH_WINDOWS + 3)
+    uplink = Uplink([PostLink(collector.url, random.Random(1))], here.spool, lambda: NOW, live=False)
+    assert [uplink.send_once() for _ in range(3)] == [0.0, 0.0, None]
+    uplink.close()
+    assert collector.backfills == [True, True]
+    assert minutes(collector.taken) == list(range(BATCH_WINDOWS + 3))
+
+
+def test_a_backlog_goes_at_a_bounded_rate_and_what_is_new_goes_before_it(here: Here, collector: Any) -> None:
+    here.keep(2 * BATCH_WINDOWS + 5)
+    pause_s = here.uplink.send_once()
+    assert pause_s == BATCH_WINDOWS / BACKLOG_WINDOWS_PER_S
+    here.keep(1)
+    assert here.uplink.send_once() == pause_s
+    newest = 2 * BATCH_WINDOWS + 5
+    assert minutes(collector.taken)[BATCH_WINDOWS] == newest
+    assert here.send_all() == [0.0, None]
+    assert sorted(minutes(collector.taken)) == list(range(newest + 1))
+
+
+def test_collectors_are_tried_in_turn(here: Here, collector: Any) -> None:
+    nobody = PostLink("http://127.0.0.1:1", random.Random(1), timeout_s=1)
+    uplink = Uplink([nobody, PostLink(collector.url, random.Random(1))], here.spool, lambda: NOW)
+    here.keep(1)
+    assert uplink.send_once()
+    assert uplink.send_once() == 0.0
+    assert len(collector.taken) == 1
+    uplink.close()
 
 
 def test_one_bad_window_does_not_hold_up_the_others(here: Here, collector: Any, reply: Any) -> None:
@@ -93,7 +123,7 @@ def test_one_bad_window_does_not_hold_up_the_others(here: Here, collector: Any, 
     rejected = [Rejected(index=1, code="malformed", detail="energy"), Rejected(index=3, code="too_old")]
     collector.replies = [reply(answer=Answer(rejected=[*rejected, Rejected(index=99, code="malformed")]))]
     assert here.send_all() == [0.0, None]
-    assert minutes(collector.taken) == [0, 2]
+    assert minutes(collector.taken) == [3, 1]
     assert here.spool.refusals() == {"malformed": 1, "too_old": 1}
     assert here.spool.losses().refused_windows == 2
 
@@ -101,14 +131,14 @@ def test_one_bad_window_does_not_hold_up_the_others(here: Here, collector: Any, 
 def test_a_window_from_the_collectors_future_is_sent_when_it_is_due(here: Here, collector: Any, reply: Any) -> None:
     here.keep(3)
     collector.now_ns = 60 * S
-    collector.replies = [reply(answer=Answer(rejected=[Rejected(index=2, code="too_early")]))]
+    collector.replies = [reply(answer=Answer(rejected=[Rejected(index=0, code="too_early")]))]
     assert here.send_all() == [0.0, None]
     assert here.waiting == 1
     here.now_ns += 59 * S
     assert here.send_all() == [None]
     here.now_ns += 1 * S
     assert here.send_all() == [0.0, None]
-    assert minutes(collector.taken) == [0, 1, 2]
+    assert minutes(collector.taken) == [1, 0, 2]
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -198,7 +228,7 @@ def test_an_answer_that_is_cut_in_the_middle_keeps_everything(here: Here, collec
     assert here.waiting == 2
     here.send_all()
     assert here.send_all()[-1] is None
-    assert minutes(collector.taken) == [0, 1]
+    assert minutes(collector.taken) == [1, 0]
 
 
 def test_an_answer_that_never_comes_ends_after_the_timeout(here: Here, collector: Any, reply: Any) -> None:
@@ -283,7 +313,7 @@ def test_it_sends_what_comes_and_ends_when_told(tmp_path: Path, collector: Any, 
 
     def send() -> None:
         with Spool(tmp_path / "s.db") as own:
-            keep_sending(Uplink(collector.url, own, lambda: NOW, random.Random(1)), stop, wake, idle_s=20)
+            keep_sending(Uplink([PostLink(collector.url, random.Random(1))], own, lambda: NOW), stop, wake, idle_s=20)
 
     with Spool(tmp_path / "s.db") as spool:
         thread = threading.Thread(target=send, daemon=True)
@@ -312,7 +342,7 @@ def test_a_spool_in_trouble_does_not_end_the_thread(
     with Spool(tmp_path / "s.db") as spool:
         spool.commit(b"", [make_window()], NOW)
         spool._db.execute("PRAGMA query_only=ON")
-        keep_sending(Uplink(collector.url, spool, lambda: NOW, random.Random(1)), stop, wake, idle_s=0.01)
+        keep_sending(Uplink([PostLink(collector.url, random.Random(1))], spool, lambda: NOW), stop, wake, idle_s=0.01)
         assert len(collector.batches) == 2
         assert spool.depth()[0] == 1
     assert "readonly" in caplog.text

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet.grid import DEFAULT_STEP_NS, HOUR_NS, TRACE_STEP_NS, check_step, floor_to
+from joulefleet.grid import DEFAULT_STEP_NS, HOUR_NS, TRACE_STEP_NS, check_step, floor_to, rfc3339
 
 S_NS = 10**9
 steps = st.sampled_from([s * S_NS for s in range(1, 3601) if 3600 % s == 0])
@@ -37,3 +37,8 @@ def test_each_instant_lies_in_one_window_and_each_window_in_one_hour(at_ns: int,
     assert start_ns % step_ns == 0
     assert floor_to(start_ns, HOUR_NS) == floor_to(start_ns + step_ns - 1, HOUR_NS)
     assert floor_to(start_ns, step_ns) == start_ns
+
+
+def test_an_instant_in_utc() -> None:
+    assert rfc3339(0) == "1970-01-01T00:00:00Z"
+    assert rfc3339(1_790_000_000 * S_NS + S_NS - 1) == "2026-09-21T14:13:20Z"

@@ -16,6 +16,7 @@ from joulefleet.units import NS_PER_S, s_to_ns, uj_to_j
 from joulefleet.window import Window, decode
 from joulefleet_agent.clock import AgentClock, wall_ns
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import Agent
@@ -61,7 +62,7 @@ class Host:
     def deliver(self, url: str) -> None:
         """Close what was read, and send all windows."""
         self.pipeline.finish(self.wall_ns)
-        uplink = Uplink(url, self.spool, lambda: self.wall_ns, random.Random(1))
+        uplink = Uplink([PostLink(url, random.Random(1))], self.spool, lambda: self.wall_ns)
         while (wait_s := uplink.send_once()) is not None:
             assert wait_s == 0
         uplink.close()

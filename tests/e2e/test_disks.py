@@ -27,7 +27,7 @@ def test_a_collector_on_a_full_disk_says_so_and_the_agent_keeps_everything_until
     ):
         config = str(agent_config(tmp_path, door.url, SIMULATED, step_s=1))
         with running(tmp_path / "agent", "agent", "run", "--config", config) as agent:
-            until(lambda: door.windows(), "a first window")
+            until(door.windows, "a first window")
             disk.fill()
             until(lambda: "HTTP 503" in agent.err, "the agent to be refused")
             status, retry_after, answer = send(door, a_window(0))
@@ -46,7 +46,7 @@ def test_an_agent_on_a_full_disk_holds_its_windows_until_there_is_room(tmp_path:
         spool = str(disk.folder / "spool.db")
         config = str(agent_config(tmp_path, door.url, SIMULATED, step_s=1, spool=spool))
         with running(tmp_path / "agent", "agent", "run", "--config", config) as agent:
-            until(lambda: door.windows(), "a first window")
+            until(door.windows, "a first window")
             disk.fill()
             until(lambda: " 3 windows are held in memory" in agent.err, "the spool to be refused")
             assert f"spool {spool}: database or disk is full" in agent.err
@@ -59,19 +59,19 @@ def test_an_agent_on_a_full_disk_holds_its_windows_until_there_is_room(tmp_path:
 
 
 def test_a_spool_stops_at_95_per_cent_of_its_disk_and_counts_what_it_lets_go(tmp_path: Path) -> None:
-    chance, now_ns, number = random.Random(3), wall_ns(), 400
-    with small_disk(tmp_path / "disk", 16) as disk:
-        with Spool(disk.folder / "spool.db") as spool:
-            most = 0.0
-            for minute in range(number):
-                spool.commit(b"", [a_window(minute, chance.randbytes(30_000).hex())], now_ns)
-                most = max(most, disk.used_share)
-            waiting, lost = spool.depth()[0], spool.losses()
-            kept = spool.waiting(number, now_ns, 64 * MIB)
-        assert 0 < lost.windows == number - waiting
-        assert (lost.energy_uj, lost.seconds) == (lost.windows * 600_000_000, lost.windows * 60)
-        assert [one.start_ns for one in kept] == [a_window(minute).start_ns for minute in range(lost.windows, number)]
-        assert most < 0.97
+    chance, now_ns, number = random.Random(3), wall_ns(), 1_000
+    with small_disk(tmp_path / "disk", 48) as disk, Spool(disk.folder / "spool.db") as spool:
+        least_free = 48 * MIB
+        for minute in range(number):
+            spool.commit(b"", [a_window(minute, chance.randbytes(30_000).hex())], now_ns)
+            least_free = min(least_free, disk.free_bytes)
+        kept, lost = spool.waiting(number, now_ns, 64 * MIB), spool.losses()
+    assert 0 < lost.windows == number - len(kept)
+    assert (lost.energy_uj, lost.seconds) == (lost.windows * 600_000_000, lost.windows * 60)
+    assert [one.start_ns for one in kept] == [a_window(minute).start_ns for minute in range(lost.windows, number)]
+    # What stands in SQLite's log beside the file is not yet in the file when room is looked for.
+    assert least_free >= 0.05 * 48 * MIB - MIB
+    assert len(kept) * 60_000 > 0.75 * 48 * MIB
 
 
 def test_a_disk_that_may_only_be_read_is_told_in_one_sentence(tmp_path: Path) -> None:
@@ -82,9 +82,7 @@ def test_a_disk_that_may_only_be_read_is_told_in_one_sentence(tmp_path: Path) ->
             assert command.end() == 0
         disk.make_read_only()
         for folder in (data, disk.folder / "new"):
-            with running(
-                tmp_path / "collector", "collector", "run", "--port", "0", "--data-dir", str(folder)
-            ) as collector:
+            with running(tmp_path / "second", "collector", "run", "--data-dir", str(folder)) as collector:
                 assert collector.wait() == 2
             assert_one_sentence(collector.err, str(folder))
         config = str(agent_config(tmp_path, "http://127.0.0.1:9", SIMULATED, spool=str(disk.folder / "spool.db")))

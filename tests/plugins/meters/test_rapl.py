@@ -11,42 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.powercap import AMD_UJ, INTEL_DRAM_UJ, INTEL_UJ, Tree
 from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
 from joulefleet.reading import Failure, MeterReading
 from joulefleet.source import Source, SourceUnavailable
 from joulefleet_plugins.meters import rapl
 
-INTEL_UJ, INTEL_DRAM_UJ, AMD_UJ = 262_143_328_850, 65_712_999_613, 65_532_610_987
 NOBODY = 65_534
-
-
-class Tree:
-    """A powercap tree and a boot id in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "powercap"
-        self.root.mkdir()
-        self.boot_id = folder / "boot_id"
-        self.boot_id.write_text("5c9e2b3a-boot\n")
-        for control in ("intel-rapl", "intel-rapl-mmio", "dtpm"):
-            (self.root / control).mkdir()
-            (self.root / control / "enabled").write_text("1\n")
-
-    def zone(self, zone: str, name: str, energy_uj: int = 0, range_uj: int | None = INTEL_UJ, **files: int) -> Path:
-        """Make a zone; its counter's file."""
-        folder = self.root / zone
-        folder.mkdir(exist_ok=True)
-        numbers = {"enabled": 1, "energy_uj": energy_uj, **files}
-        if range_uj is not None:
-            numbers["max_energy_range_uj"] = range_uj
-        (folder / "name").write_text(f"{name}\n")
-        for file, number in numbers.items():
-            (folder / file).write_text(f"{number}\n")
-        return folder / "energy_uj"
-
-    def open(self, **more: Any) -> Source:
-        return rapl.open({"root": str(self.root), "boot_id": str(self.boot_id), **more})
 
 
 @pytest.fixture
@@ -56,14 +28,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def two_sockets(tree: Tree) -> Tree:
-    """A server with two packages, their DRAM and cores, a platform zone, and the memory-mapped duplicate."""
-    for socket in (0, 1):
-        tree.zone(f"intel-rapl:{socket}", f"package-{socket}", 10 + socket, constraint_0_max_power_uw=350_000_000)
-        tree.zone(f"intel-rapl:{socket}:0", "dram", 20 + socket, INTEL_DRAM_UJ, constraint_0_max_power_uw=41_250_000)
-        tree.zone(f"intel-rapl:{socket}:1", "core", 30 + socket)
-    tree.zone("intel-rapl:2", "psys", 40)
-    tree.zone("intel-rapl-mmio:0", "package-0", 50)
-    tree.zone("intel-rapl-mmio:0:0", "dram", 60)
+    tree.add_two_sockets()
     return tree
 
 

@@ -1,0 +1,77 @@
+"""What `joulefleet doctor` says of a machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from joulefleet.describe import Engine, Grade, Meter
+from joulefleet_agent.doctor import doctor, told
+from joulefleet_agent.probe import Finding
+
+ENGINE = Engine(id="vllm@127.0.0.1:8000", software="vllm")
+
+
+def found(grade: Grade, **changes: object) -> Finding:
+    meter = Meter(id="m", kind="accelerator", grade=grade, sensor_class="onboard", hw_model="H200", **changes)  # type: ignore[arg-type] # any field
+    return Finding(source="nvml", state="readable", read_ms=1.25, meters=(meter,))
+
+
+def test_what_is_readable_and_what_it_has() -> None:
+    assert told([found("counter", max_power_mw=700_000)])[:2] == [
+        "ok  nvml  (1.2 ms a read)",
+        "                 accelerator m: H200, grade counter, up to 700 W",
+    ]
+
+
+def test_what_is_not_readable_and_how_to_mend_it() -> None:
+    missing = Finding(source="rapl", state="permission", detail="energy_uj may not be read", mend="join the group")
+    assert told([missing])[:2] == [
+        "--  rapl         permission: energy_uj may not be read",
+        "                 mend: join the group",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("findings", "advice"),
+    [
+        ([], "Nothing on this machine tells its energy."),
+        ([Finding(source="rapl", state="absent", meters=found("counter").meters)], "Nothing on this machine"),
+        ([found("modelled")], "No sensor can be read: every figure will be `modelled`"),
+        ([found("modelled"), found("counter")], "the whole server is `modelled` where no meter covers it"),
+        ([found("counter"), found("integrated")], "Everything that is read here is measured."),
+    ],
+)
+def test_what_the_figures_will_rest_on(findings: list[Finding], advice: str) -> None:
+    assert any(advice in line for line in told(findings))
+
+
+def test_without_an_inference_server_it_says_what_is_missing() -> None:
+    engine = Finding(source="openmetrics", state="readable", engines=(ENGINE,))
+    silent = Finding(source="openmetrics", state="scrape_failed", engines=(ENGINE,))
+    assert any("No inference server answers" in line for line in told([found("counter"), silent]))
+    assert not any("No inference server answers" in line for line in told([found("counter"), engine]))
+    assert any("engine vllm@127.0.0.1:8000: vllm" in line for line in told([engine]))
+
+
+def config(folder: Path, source: str) -> str:
+    path = folder / "agent.toml"
+    path.write_text(f"[[sources]]\n{source}\n")
+    return str(path)
+
+
+def test_the_sources_of_a_config_are_tried(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor, ["--config", config(tmp_path, 'use = "simulated"\nboards = 1'), "--json"])
+    assert result.exit_code == 0
+    (finding,) = json.loads(result.stdout)
+    assert (finding["source"], finding["state"]) == ("simulated", "readable")
+    assert [meter["id"] for meter in finding["meters"]] == ["sim-board0", "sim-server"]
+
+
+@pytest.mark.parametrize("source", ['use = "nvlm"', 'use = "simulated"\nbords = 1', "used = 3"])
+def test_a_typo_is_one_sentence_and_exit_code_2(tmp_path: Path, source: str) -> None:
+    path = config(tmp_path, source)
+    result = CliRunner().invoke(doctor, ["--config", path])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert result.stderr.startswith(f"Error: {path}: ")
