@@ -5,7 +5,7 @@ import msgspec
 from joulefleet.describe import Engine
 from joulefleet.latency import onto_grid
 from joulefleet.reading import COUNT_FIELDS, Counts, Histogram, WorkKey, WorkReading
-from joulefleet.window import EngineWindow, Work
+from joulefleet.window import NOTHING, EngineWindow, Work
 from joulefleet_agent.meter_cut import Health, uncovered
 from joulefleet_agent.spread import Stretch, windows_in
 
@@ -105,7 +105,8 @@ class EngineCut(msgspec.Struct):
         counted = [name for name in COUNT_FIELDS if known is not None and getattr(known, name) is not None]
         counts = {**dict.fromkeys(counted, 0), **part.counts.get(key, {})}
         cells = {kind: onto_grid(_edges(buckets)) for kind, buckets in part.latency.get(key, {}).items()}
-        return Work(key=key, counts=Counts(**counts), late=Counts(**late.get(key, {})), latency=cells)
+        missed = Counts(**late[key]) if key in late else NOTHING
+        return Work(key=key, counts=Counts(**counts), late=missed, latency=cells)
 
     def _spread(
         self, before: WorkReading, after: WorkReading, anew: set[WorkKey], step_ns: int, closed_ns: int
@@ -164,8 +165,8 @@ class _Change(msgspec.Struct):
             for kind, buckets in kinds.items():
                 target = into.setdefault(key, {}).setdefault(kind, {})
                 for edge, change in buckets.items():
-                    if part := self.stretch.part(change, from_ns, to_ns):
-                        target[edge] = target.get(edge, 0) + part
+                    # An empty bucket stays: it tells where the next one begins.
+                    target[edge] = target.get(edge, 0) + self.stretch.part(change, from_ns, to_ns)
 
     def add_queue(self, part: EnginePart, from_ns: int, to_ns: int) -> None:
         """Running and queued requests run straight between two readings; their integral is a trapezoid."""

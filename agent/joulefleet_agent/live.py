@@ -8,7 +8,7 @@ PATIENCE_S = 30.0
 
 
 def lines_of(answer: Answer) -> list[str]:
-    """One line for each server's widest boundary, and one for each model on it; empty when there is nothing to tell yet."""
+    """One line for each server's widest boundary, and one for each model on it; empty with nothing to tell."""
     widest = [entry for entry in _widest(answer["ledger"]) if entry["covered_s"] or entry["window_s"] >= PATIENCE_S]
     return [line for entry in widest for line in (_server(entry), *_models(answer["rows"], entry))]
 

@@ -20,7 +20,7 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     """Values beside it, each name with its unit: `utilisation_pct`, `temperature_c`."""
 
 
-class WorkKey(msgspec.Struct, frozen=True, order=True):
+class WorkKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """Who and what a piece of work was for."""
 
     model: str
@@ -28,7 +28,7 @@ class WorkKey(msgspec.Struct, frozen=True, order=True):
     tenant: str = ""
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Cumulative work counters of one key. None where the engine does not count it: absent is never zero."""
 
     requests_ok: int | None = None

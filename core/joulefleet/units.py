@@ -103,3 +103,8 @@ def kwh_per_million(joules_each: float) -> float:
 def bytes_to_mb(size: int) -> float:
     """Bytes to megabytes of a million bytes."""
     return size / 1_000_000
+
+
+def per_day(per_second: float) -> float:
+    """A rate by the second as one by the day."""
+    return per_second * 86_400

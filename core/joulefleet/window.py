@@ -54,6 +54,10 @@ class MeterWindow(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Means over the readings of the window."""
 
 
+NOTHING = Counts()
+"""No count of anything; this very object is left out of what is encoded."""
+
+
 class Work(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What an engine did for one key in a window.
 
@@ -61,8 +65,8 @@ class Work(msgspec.Struct, kw_only=True, omit_defaults=True):
     """
 
     key: WorkKey
-    counts: Counts = Counts()
-    late: Counts = Counts()
+    counts: Counts = NOTHING
+    late: Counts = NOTHING
     """Counts of windows that were already sent, revealed since."""
     latency: dict[str, Cells] = {}
     """Requests by cell of the fixed grid, for `ttft`, `itl` and `e2e`."""

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.describe import Engine
+from joulefleet.latency import cell_of
 from joulefleet.reading import Counts, WorkKey, WorkReading
 from joulefleet.window import EngineWindow
 from joulefleet_agent.engine_cut import MAX_KEYS, OVERFLOW, EngineCut
@@ -183,3 +184,16 @@ def test_what_one_process_counts_is_told_whole(life: list[tuple[int, dict[str, i
             expected += number
         cut.feed(page(t, str(process), **counts), STEP, 0)
     assert sum(tokens(cut, t // 30 + 1).values()) == expected
+
+
+def test_an_empty_bucket_still_tells_where_the_next_begins() -> None:
+    """All requests took between 8 and 10 s: none may be told as faster because the buckets below were empty."""
+
+    def page_of(t_s: int, number: int) -> WorkReading:
+        buckets = {"0.1": 0, "8.0": 0, "10.0": number, "+Inf": 0}
+        counts, latency = {A: Counts(requests_ok=number)}, {A: {"e2e": buckets}}
+        return WorkReading(engine=VLLM.id, at_ns=t_s * S, counts=counts, latency=latency)
+
+    cells = fed(page_of(0, 0), page_of(30, 40)).close(0, STEP).work[0].latency["e2e"]
+    assert sum(cells.values()) == 40
+    assert min(cells) >= cell_of(8.0)

@@ -41,8 +41,8 @@ def test_of_each_server_the_widest_boundary_is_told_with_the_models_at_it() -> N
 
 
 def test_time_that_is_not_covered_gives_no_watts_and_is_told_once_it_lasts() -> None:
-    for nothing in ({"covered_s": 0.0, "metered_j": 0.0}, {"covered_s": None, "metered_j": None}):
-        uncovered = {**nothing, "joules_by_grade": {}}
+    for nothing in (0.0, None):
+        uncovered: dict[str, Any] = {"covered_s": nothing, "metered_j": nothing, "joules_by_grade": {}}
         assert lines_of(answer([entry(**uncovered, window_s=10.0)], [row()])) == []
         assert lines_of(answer([entry(**uncovered, window_s=40.0)])) == ["a: no reading in 40 s, boundary server"]
 

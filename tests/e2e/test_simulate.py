@@ -60,3 +60,18 @@ def test_what_an_outage_hid_is_late_and_all_of_it_is_there(collector: Collector,
         for key, energy_j in metered_j(server).items():
             exact = server["hardware"] != "SIM-B4" or key[1] != "server"
             assert told[key]["metered_j"] + told[key]["late_j"] == pytest.approx(energy_j, rel=1e-9 if exact else 0.2)
+
+
+def test_a_file_may_be_replayed_and_replayed_again(collector: Collector, tmp_path: Path) -> None:
+    file, truth = tmp_path / "fleet.jsonl", tmp_path / "truth.json"
+    run("simulate", *FLEET, "--fast", "--sensor-faults", "2", "--out", str(file), "--truth", str(truth))
+    lines = len(file.read_bytes().splitlines())
+    for spool in ("one.db", "two.db"):
+        place = str(tmp_path / spool)
+        told = run("replay", "windows", str(file), "--collector", collector.url, "--spool", place, "--json")
+        assert json.loads(told.stdout)["windows"] == lines
+    servers = {server["server"]: server for server in json.loads(truth.read_bytes())["servers"]}
+    for row in collector.ask(by="server")["ledger"]:
+        energy_j = metered_j(servers[row["server"]])[row["server"], row["boundary"]]
+        # A board that is stuck for a tenth of the time hides less than that of its server.
+        assert 0.9 * energy_j < row["metered_j"] + row["late_j"] <= energy_j * 1.001
