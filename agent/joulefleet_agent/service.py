@@ -16,6 +16,7 @@ import msgspec
 
 from joulefleet.config import ConfigError
 from joulefleet.grid import floor_to
+from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet.reading import Failure, Reading
 from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
@@ -76,11 +77,14 @@ class Agent:
         self._readers = {source.name: Reader(source, self._boot, self._events, stop) for source in sources}
         for reader in self._readers.values():
             reader.start()
+        notify(READY)
         while not stop.is_set():
             self._take_waiting()
             if self.exit_code:
                 stop.set()
             self.beat()
+            notify(ALIVE)
+        notify(STOPPING)
         self._pipeline.suspend(self._wall())
         return self.exit_code
 

@@ -1,6 +1,8 @@
 """`joulefleet agent`, as a process of its own."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,3 +118,22 @@ def test_once_prints_what_every_source_says_and_keeps_nothing(start: Start, tmp_
     assert [one["type"] for one in told["simulated"]] == ["MeterReading"] * 3 + ["WorkReading"]
     assert all(one["at_ns"] > 0 for one in told["simulated"])
     assert not (tmp_path / "spool.db").exists()
+
+
+def test_the_service_manager_hears_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(WAIT_S)
+        environ = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        command = [sys.executable, "-m", "joulefleet", "agent", "run", "--config", str(config(tmp_path))]
+        process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+        try:
+            assert [manager.recv(100), manager.recv(100)] == [b"READY=1", b"WATCHDOG=1"]
+            process.terminate()
+            while (said := manager.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert said == b"STOPPING=1"
+            assert process.wait(WAIT_S) == 0
+        finally:
+            process.kill()
+            process.wait()

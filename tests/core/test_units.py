@@ -46,3 +46,7 @@ def test_mean_power_is_rounded_to_the_nearest_milliwatt(energy_uj: int, length_n
 def test_energy_of_a_gauge_is_rounded_down(picojoules: int) -> None:
     energy_uj = units.mw_ns_to_uj(picojoules)
     assert energy_uj * 10**6 <= picojoules < (energy_uj + 1) * 10**6
+
+
+def test_a_rate_by_the_day() -> None:
+    assert units.per_day(2.0) == 172_800.0

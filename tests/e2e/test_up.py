@@ -21,8 +21,9 @@ def test_it_tells_what_can_be_read_then_the_first_figure_and_leaves_no_process_b
     began_s, data = time.monotonic(), str(tmp_path / "data")
     with going_up(tmp_path / "up", "--port", "0", "--data-dir", data) as (up, family):
         until(lambda: " W, " in up.out or not up.alive, "the first figure", FIRST_FIGURE_WITHIN_S)
+        assert up.alive, up.err
         print(f"first figure after {time.monotonic() - began_s:.1f} s: {up.out}")
-        with running(tmp_path / "second", "up", "--port", "0", "--data-dir", data) as second:
+        with going_up(tmp_path / "second", "--port", "0", "--data-dir", data) as (second, _):
             assert second.wait() == 2
         assert len(family()) == 3
         assert up.end() == 0
