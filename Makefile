@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test check lock clean
+.PHONY: run demo test test-services check lock clean
 
 run: $(STAMP)
 	$(BIN)/joulefleet up
@@ -15,6 +15,12 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# The stores against real servers: InfluxDB 1.6 and VictoriaMetrics of Debian, and InfluxDB 2 where INFLUXD names it.
+test-services: $(STAMP)
+	tests/services/install.sh
+	JOULEFLEET_SERVICES=required $(BIN)/pytest tests/services tests/collector/store/test_store.py \
+		tests/collector/store/test_influx*.py tests/collector/test_check.py tests/collector/test_service.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

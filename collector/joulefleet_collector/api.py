@@ -7,10 +7,10 @@ from typing import get_args
 
 import msgspec
 
-from joulefleet.grid import HOUR_NS
+from joulefleet.grid import HOUR_NS, floor_to, rfc3339
 from joulefleet.units import NS_PER_S, s_to_ns, us_to_ns
 from joulefleet_collector.rows import SERVER_TAGS, USAGE, Row
-from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, Overlap, Question, Step, Store
+from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, NotKept, Overlap, Question, Step, Store
 from joulefleet_collector.usage import ledger_figures, usage_figures
 from joulefleet_collector.warnings import LEDGER_IS_WIDER, warnings
 
@@ -73,18 +73,13 @@ def _in_range(text: str, at_ns: int) -> int:
     return at_ns
 
 
-def rfc3339(at_ns: int) -> str:
-    """An instant in UTC, to the second."""
-    return datetime.fromtimestamp(at_ns // NS_PER_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def parse_usage(query: Sequence[tuple[str, str]], now_ns: int) -> UsageQuestion:
     """A usage question from the parts of an address; a name that is no option is a filter. Raises BadQuestion."""
     options = _single(query, ("since", "until", "by", "step"))
     step = next((step for step in STEPS if step == options.get("step", "none")), None)
     if step is None:
         raise BadQuestion(f"step '{options['step']}' is not one of {', '.join(STEPS)}")
-    since_ns, until_ns = _times(options, now_ns, STEP_NS[step] or MINUTE_NS)
+    since_ns, until_ns = times(options, now_ns, STEP_NS[step] or MINUTE_NS)
     by = tuple(dict.fromkeys(tag for tag in options.get("by", "model,hardware").split(",") if tag))
     where: dict[str, tuple[str, ...]] = {}
     for name, value in query:
@@ -99,7 +94,7 @@ def parse_export(query: Mapping[str, str], now_ns: int) -> ExportQuestion:
     unknown = set(query) - set(options)
     if unknown:
         raise BadQuestion(f"'{min(unknown)}' is not one of since, until, server")
-    since_ns, until_ns = _times(options, now_ns, MINUTE_NS)
+    since_ns, until_ns = times(options, now_ns, MINUTE_NS)
     return ExportQuestion(server=options.get("server"), since_ns=since_ns, until_ns=until_ns)
 
 
@@ -113,8 +108,8 @@ def _single(query: Sequence[tuple[str, str]], names: tuple[str, ...]) -> dict[st
     return options
 
 
-def _times(options: Mapping[str, str], now_ns: int, step_ns: int) -> tuple[int, int]:
-    """Since rounded down and until rounded up to whole steps."""
+def times(options: Mapping[str, str], now_ns: int, step_ns: int) -> tuple[int, int]:
+    """The options `since` and `until`: since rounded down and until rounded up to whole steps. Raises BadQuestion."""
     until_ns = instant(options.get("until", "now"), now_ns)
     since_ns = _since(options.get("since", ""), until_ns, now_ns)
     if since_ns > until_ns:
@@ -129,8 +124,30 @@ def _since(text: str, until_ns: int, now_ns: int) -> int:
 
 
 def answer_usage(store: Store, asked: UsageQuestion) -> dict[str, object]:
-    """Figures, ledger and warnings as one table for JSON. Raises BadQuestion or StoreUnavailable."""
+    """Figures, ledger and warnings as one table for JSON. Raises BadQuestion or StoreUnavailable.
+
+    Where sums of minutes are gone, the time asked about is widened to whole hours, as the answer says.
+    """
     _check_tags(store, asked)
+    try:
+        return _answer(store, asked)
+    except NotKept as gone:
+        if asked.step == "minute":
+            raise BadQuestion(str(gone)) from gone
+        return _answer(store, _whole_hours(asked, gone.from_ns))
+
+
+def _whole_hours(asked: UsageQuestion, before_ns: int) -> UsageQuestion:
+    """The question with those of its ends that lie before this instant moved outwards to whole hours."""
+    since_ns, until_ns = floor_to(asked.since_ns, HOUR_NS), -floor_to(-asked.until_ns, HOUR_NS)
+    return msgspec.structs.replace(
+        asked,
+        since_ns=since_ns if asked.since_ns < before_ns else asked.since_ns,
+        until_ns=until_ns if asked.until_ns < before_ns else asked.until_ns,
+    )
+
+
+def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
     by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
     of_server = {name: values for name, values in asked.where.items() if name not in ENGINE_TAGS}
     usage = store.ask(_question("usage", asked, asked.step, by, asked.where))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
@@ -14,41 +15,45 @@ from joulefleet.delivery import (
     MAX_BATCH_BYTES,
     MAX_WIRE_BYTES,
     MSGPACK_TYPE,
+    STREAM_PATH,
     Answer,
     Batch,
-    Malformed,
     TooLarge,
     unpack,
     unpack_json,
 )
 from joulefleet.window import Window, decode, decode_json
+from joulefleet_collector.agents import AgentState, agent_states
 from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
-from joulefleet_collector.ingest import Busy, Decode, Ingest
+from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
+from joulefleet_collector.ingest import Ingest
+from joulefleet_collector.sorting import Decode
 from joulefleet_collector.store.store import Store, StoreUnavailable
+from joulefleet_collector.stream import REFUSALS, Streams
 
 RETRY_AFTER_S = 10
 EXPORT_PAGE = 100
 """Windows written to an export at a time."""
+SMALL_BATCH_BYTES = 16 * 1024
+"""Of a body that is opened where the requests are served."""
 JSON_LINES_TYPE = "application/x-ndjson"
-STATUSES: dict[type[Exception], int] = {
-    Malformed: 400,
-    BadQuestion: 400,
-    TooLarge: 413,
-    Busy: 429,
-    StoreUnavailable: 503,
-}
+STATUSES: dict[type[Exception], int] = {**REFUSALS, BadQuestion: 400}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int]) -> web.Application:
+def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN) -> web.Application:
     """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
-    door = Door(store, ingest, now_ns)
+    door = Door(store, ingest, now_ns, gate)
     app = web.Application(middlewares=[_errors_told], client_max_size=MAX_BATCH_BYTES)
     app.router.add_post(BATCH_PATH, door.take)
     app.router.add_get(BATCH_PATH, door.export)
+    streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
+    app.router.add_get(STREAM_PATH, streams.serve)
+    app.on_shutdown.append(streams.end)
     app.router.add_get("/v1/usage", door.usage)
+    app.router.add_get("/v1/agents", door.agents)
     app.router.add_get("/-/healthy", door.healthy)
     app.router.add_get("/-/ready", door.ready)
     return app
@@ -57,19 +62,22 @@ def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int]) -> web.App
 class Door:
     """The handlers of all routes."""
 
-    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int]) -> None:
+    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate) -> None:
         self._store = store
         self._ingest = ingest
         self._now_ns = now_ns
+        self._gate = gate
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/windows: answers after the store has committed."""
         _check_length(request)
         unpacked, reader = await _read(request)
+        self._gate.admit(_token(request), unpacked, reader is decode_json)
         return _answer(request, await self._ingest.take(unpacked, reader))
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/windows: JSON lines, one window each."""
+        self._gate.read(_token(request), request.remote or "")
         asked = parse_export(request.query, self._now_ns())
         windows = self._store.windows(asked.server, asked.since_ns, asked.until_ns)
         page = await asyncio.to_thread(_page, windows)
@@ -88,11 +96,21 @@ class Door:
 
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/usage: figures with their reasons, the ledger and the warnings."""
+        self._gate.read(_token(request), request.remote or "")
         usage = await asyncio.to_thread(self._usage, list(request.query.items()))
         return web.json_response(body=msgspec.json.encode(usage))
 
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
         return answer_usage(self._store, parse_usage(query, self._now_ns()))
+
+    async def agents(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
+        self._gate.read(_token(request), request.remote or "")
+        states = await asyncio.to_thread(self._agents, request.query.getall("expected", []))
+        return web.json_response(body=msgspec.json.encode({"agents": states}))
+
+    def _agents(self, expected: list[str]) -> list[AgentState]:
+        return agent_states(self._store.latest("agent"), self._store.latest("facts"), self._now_ns(), expected)
 
     async def healthy(self, _: web.Request) -> web.StreamResponse:
         """GET /-/healthy: the process answers."""
@@ -102,6 +120,10 @@ class Door:
         """GET /-/ready: a window sent now would be kept."""
         await asyncio.to_thread(self._store.check)
         return web.json_response({"ready": True})
+
+
+def _token(request: web.Request) -> str:
+    return bearer(request.headers.get("Authorization"))
 
 
 def _check_length(request: web.Request) -> None:
@@ -115,10 +137,15 @@ def _check_length(request: web.Request) -> None:
 async def _read(request: web.Request) -> tuple[Batch, Decode]:
     form = (request.content_type, request.headers.get("Content-Encoding", ""))
     if form in ((MSGPACK_TYPE, "zstd"), (MSGPACK_TYPE, "")):
-        return await asyncio.to_thread(unpack, await request.read()), decode
+        return await _opened(unpack, await request.read()), decode
     if form in ((JSON_TYPE, "identity"), (JSON_TYPE, "")):
-        return await asyncio.to_thread(unpack_json, await request.read()), decode_json
+        return await _opened(unpack_json, await request.read()), decode_json
     raise web.HTTPUnsupportedMediaType(text=f"send {MSGPACK_TYPE} with Content-Encoding zstd, or plain {JSON_TYPE}")
+
+
+async def _opened(opener: Callable[[bytes], Batch], body: bytes) -> Batch:
+    # A thread costs several times what a small batch does.
+    return opener(body) if len(body) <= SMALL_BATCH_BYTES else await asyncio.to_thread(opener, body)
 
 
 def _page(windows: Iterator[Window]) -> bytes:
@@ -140,6 +167,9 @@ async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResp
         return await handler(request)
     except web.HTTPException as error:
         return _refusal(request, error.status, error.text or error.reason)
+    except Refused as error:
+        log.warning("%s %s from %s refused: %s", request.method, request.path, request.remote, error)
+        return _refusal(request, error.status, str(error))
     except tuple(STATUSES) as error:
         log.warning("%s %s refused: %s", request.method, request.path, error)
         return _refusal(request, STATUSES[type(error)], str(error))

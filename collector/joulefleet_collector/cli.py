@@ -1,19 +1,27 @@
-"""The commands of the collector: `collector run` and `store recount`."""
+"""The commands of the collector, and what its other commands share."""
 
-import asyncio
 import json
 import logging
+import os
+import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 import click
+import msgspec
 
+from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
-from joulefleet_collector.config import CollectorConfig, configure
-from joulefleet_collector.service import CannotListen, check_present, open_store, serve, under
-from joulefleet_collector.store.store import StoreUnavailable
+from joulefleet_collector.api import BadQuestion
+from joulefleet_collector.auth import new_token
+from joulefleet_collector.check import checked, told
+from joulefleet_collector.config import configure
+from joulefleet_collector.service import CannotListen, serve
+from joulefleet_collector.service import run as run_loop
+from joulefleet_collector.sizing import Fleet
+from joulefleet_collector.store.export import NoParquet
+from joulefleet_collector.store.store import NotKept, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -21,12 +29,6 @@ data_dir_option = click.option("--data-dir", metavar="DIR", help="Folder of the 
 config_option = click.option(
     "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="Configuration in TOML."
 )
-
-
-class Mendable(click.ClickException):
-    """An error that its reader can mend."""
-
-    exit_code = 2
 
 
 @click.group()
@@ -42,51 +44,67 @@ def collector() -> None:
 @config_option
 def run(data_dir: str | None, port: int | None, config_file: Path | None) -> None:
     """Listen until SIGTERM or Ctrl-C."""
-    config = _or_exit(lambda: configure(config_file, data_dir, port))
+    config = or_exit(lambda: configure(config_file, data_dir, port))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 
     def announce(address: str) -> None:
         click.echo(f"collector listens on {address}, data in {config.data_dir}")
 
-    _or_exit(lambda: asyncio.run(serve(config, announce)))
+    or_exit(lambda: run_loop(serve(config, announce)))
 
 
-@click.group()
-def store() -> None:
-    """Look after the collector's store."""
-
-
-@store.command()
+@collector.command()
 @data_dir_option
 @config_option
+@click.option("--servers", type=click.IntRange(1), default=10, show_default=True, help="Servers to size the store for.")
+@click.option("--models", type=click.IntRange(1), default=1, show_default=True, help="Models on each of them.")
+@click.option("--step", "step_s", type=click.FloatRange(1, 3600), default=60.0, show_default=True, help="Window in s.")
 @click.option("--json", "json_", is_flag=True, help="Print the outcome as JSON.")
-def recount(data_dir: str | None, config_file: Path | None, json_: bool) -> None:
-    """Make all sums anew from the kept windows, after a change of policy."""
-    config = _or_exit(lambda: configure(config_file, data_dir, None))
-    windows = _or_exit(lambda: _recount(config))
+def check(  # noqa: PLR0913, PLR0917 click hands each option over by name
+    data_dir: str | None, config_file: Path | None, servers: int, models: int, step_s: float, json_: bool
+) -> None:
+    """Prove that the store takes rows, gives them back and counts them once, and size it for a fleet."""
+    config = or_exit(lambda: configure(config_file, data_dir, None))
+    fleet = Fleet(servers=servers, models=models, step_s=step_s)
+    outcome = or_exit(lambda: checked(config, fleet, os.environ))
+    click.echo(json.dumps(msgspec.to_builtins(outcome)) if json_ else "\n".join(told(outcome)))
+
+
+@collector.command()
+@click.argument("server")
+@click.option(
+    "--keys",
+    "key_file",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The fleet's keys; made, with a new key, where it is missing.",
+)
+@click.option(
+    "--generation",
+    type=click.IntRange(1, 999_999_999),
+    default=1,
+    show_default=True,
+    help="Raise it, and least_generation in FILE, to withdraw older tokens of this server.",
+)
+@click.option("--days", type=click.IntRange(1, 36_500), help="For how long; for ever if not given.")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def token(server: str, key_file: Path, generation: int, days: int | None, json_: bool) -> None:
+    """Make the token with which SERVER's agent may write, as itself and as no other."""
+    made, key_id, expires_s = or_exit(lambda: new_token(server, key_file, generation, days, time.time_ns()))
     if json_:
-        click.echo(json.dumps({"windows": windows, "data_dir": str(config.data_dir)}))
+        click.echo(
+            json.dumps(
+                {"server": server, "key": key_id, "generation": generation, "expires_s": expires_s, "token": made}
+            )
+        )
     else:
-        click.echo(f"{windows} windows recounted in {config.data_dir}")
+        click.echo(made)
 
 
-def _recount(config: CollectorConfig) -> int:
-    counted = 0
-    check_present(config)
-
-    def progress(done: int, total: int) -> None:
-        nonlocal counted
-        counted = done
-        click.echo(f"{done} of {total} windows", err=True)
-
-    with closing(open_store(config)) as opened:
-        opened.recount(under(config.policy), progress)
-    return counted
-
-
-def _or_exit(act: Callable[[], T]) -> T:
+def or_exit(act: Callable[[], T]) -> T:
     """What `act` gives; an error that a person can mend ends the command with one sentence and exit code 2."""
     try:
         return act()
-    except (ConfigError, CannotListen, StoreUnavailable) as error:
+    except (BadQuestion, CannotListen, ConfigError, NoParquet, NotKept, StoreUnavailable) as error:
         raise Mendable(str(error)) from error

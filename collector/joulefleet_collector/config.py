@@ -2,16 +2,20 @@
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from joulefleet.config import ConfigError, load
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.store.influx_config import InfluxConfig
+from joulefleet_collector.store.retention import Keep
+from joulefleet_collector.store.store import DAY_NS
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 DEFAULT_KEEP_DAYS = 7.0
+DEFAULT_KEEP_MINUTES_DAYS = 90.0
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,19 +23,49 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     host: str = DEFAULT_HOST
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = DEFAULT_PORT
+    tls_certificate: str = ""
+    """PEM file of the certificate and its chain; with `tls_key` the collector speaks HTTPS."""
+    tls_key: str = ""
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the collector speaks HTTPS."""
+        return bool(self.tls_certificate and self.tls_key)
+
+
+class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may write and read. Without keys the collector listens on loopback only."""
+
+    key_file: str = ""
+    """Keys of the fleet, as `joulefleet collector token` makes them."""
+    read_token_file: str = ""
+    """The token with which another machine may read."""
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where windows and sums are kept, and how old a window may be when it comes."""
+    """Where windows and sums are kept and for how long, and so how old a window may be when it comes."""
 
+    kind: Literal["embedded", "influxdb"] = "embedded"
     data_dir: str = ""
+    influxdb: InfluxConfig = InfluxConfig()
+    """Where `kind` is influxdb; `data_dir` then holds the rows that it refuses."""
     keep_windows_days: Annotated[float, msgspec.Meta(gt=0, le=36500)] = DEFAULT_KEEP_DAYS
+    keep_minutes_days: Annotated[float, msgspec.Meta(gt=0, le=36500)] = DEFAULT_KEEP_MINUTES_DAYS
+    """Sums of hours and days are kept for ever."""
+
+    @property
+    def keep(self) -> Keep:
+        """How long the embedded store keeps what."""
+        return Keep(
+            windows_ns=round(self.keep_windows_days * DAY_NS), minutes_ns=round(self.keep_minutes_days * DAY_NS)
+        )
 
 
 class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     listen: Listen = Listen()
+    auth: Auth = Auth()
     store: StoreConfig = StoreConfig()
     policy: Policy = Policy()
 
@@ -44,20 +78,27 @@ class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 def configure(path: Path | None, data_dir: str | None, port: int | None) -> CollectorConfig:
     """The configuration of this file, or the default one, with what the command line says. Raises ConfigError."""
     config = load(path, CollectorConfig) if path else CollectorConfig()
-    listen = Listen(host=config.listen.host, port=config.listen.port if port is None else port)
-    store = StoreConfig(data_dir=data_dir or config.store.data_dir, keep_windows_days=config.store.keep_windows_days)
+    listen = config.listen if port is None else msgspec.structs.replace(config.listen, port=port)
+    store = msgspec.structs.replace(config.store, data_dir=data_dir or config.store.data_dir)
     where = str(path) if path else "command line"
-    _check_loopback(listen.host, where)
+    _check_reach(listen, config.auth, where)
     if not store.data_dir:
         raise ConfigError(where, "store.data_dir", "say where to keep the data, here or with --data-dir")
-    return CollectorConfig(listen=listen, store=store, policy=config.policy)
+    return msgspec.structs.replace(config, listen=listen, store=store)
 
 
-def _check_loopback(host: str, where: str) -> None:
+def _check_reach(listen: Listen, auth: Auth, where: str) -> None:
+    """Whoever reaches the port could write as anyone, and whoever listens on the way could read a token."""
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        loopback = listen.host == "localhost" or ipaddress.ip_address(listen.host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback:
-        reason = "tokens are not there yet, and without them anyone who reaches the port could write"
-        raise ConfigError(where, "listen.host", f"'{host}' is not this machine's loopback, such as 127.0.0.1: {reason}")
+    if loopback or (auth.key_file and listen.has_tls):
+        return
+    missing = " and ".join(
+        name
+        for name, there in (("auth.key_file", auth.key_file), ("listen.tls_certificate and tls_key", listen.has_tls))
+        if not there
+    )
+    reason = f"'{listen.host}' is not this machine's loopback, such as 127.0.0.1: for other machines give {missing}"
+    raise ConfigError(where, "listen.host", reason)

@@ -1,35 +1,57 @@
-"""Taking windows in: judges each one, accounts it and keeps it, and says which were refused and why."""
+"""Taking windows in: batches of many agents are kept in one commit, and each is answered after it.
+
+While one group of batches is stored the next one gathers. The pause between two follows the time that the last one
+took, up to GROUP_S, so that a busy collector commits seldom and a quiet one at once; a large group goes at once too.
+"""
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from copy import copy
 
 import msgspec
 
-from joulefleet.delivery import Answer, Batch, Rejected
-from joulefleet.units import NS_PER_S
-from joulefleet.window import Window, WrongSchema
-from joulefleet_collector.judge import Refused, judge
-from joulefleet_collector.rows import Row
-from joulefleet_collector.store.store import DAY_NS, Account, Accounted, Store
+from joulefleet.delivery import Answer, Batch
+from joulefleet_collector.sorting import Arrived, Decode, Sorter
+from joulefleet_collector.store.store import DAY_NS, Account, Store, StoreUnavailable
 
-LOG = logging.getLogger(__name__)
 KEEP_WINDOWS_NS = 7 * DAY_NS
-EARLY_NS = 60 * NS_PER_S
-"""How far ahead of the collector's clock a window may start: clocks differ."""
-MAX_WAITING = 64
+GROUP_S = 0.2
+PAUSE = 3
+"""Pause between two groups by the time that the last one took."""
+GATHER_S = 0.01
+ENOUGH = 1_000
+"""Batches that make a group without any more waiting: more would not make a window cheaper."""
+MAX_GROUP = 1_000
+"""Windows in one commit, save for a batch that has more."""
+MAX_WAITING = 10_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Batches in hand at once; more are told to wait, so that memory stays bounded."""
-
-Decode = Callable[[msgspec.Raw], Window]
-"""`window.decode` or `window.decode_json`, as the batch came."""
+STILL_S = 0.5
+"""How long no request is looked at while a group is stored."""
+STALLED_S = 10.0
+"""Once a commit has taken so long the store is too slow, and no more batches are taken in hand."""
 
 
 class Busy(Exception):
     """More batches wait than the collector holds at once."""
 
 
+class _Waiting(msgspec.Struct, frozen=True, eq=False):
+    """A batch in hand, its size and age, and who waits for the answer."""
+
+    arrived: Arrived
+    size: int
+    since_s: float
+    answer: asyncio.Future[Answer]
+
+
+Outcome = Answer | Exception
+
+
 class Ingest:
-    """The way from a batch to the store. One batch is written at a time."""
+    """The way from a batch to the store. One group is stored at a time."""
 
     def __init__(
         self,
@@ -39,66 +61,95 @@ class Ingest:
         keep_windows_ns: int = KEEP_WINDOWS_NS,
     ) -> None:
         self._store = store
-        self._account = account
+        self._sorter = Sorter(account, keep_windows_ns)
         self._now_ns = now_ns
-        self._keep_windows_ns = keep_windows_ns
-        self._writing = asyncio.Lock()
-        self._waiting = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._in_hand = 0
+        self._in_hand_bytes = 0
+        self._storing_since_s: float | None = None
+        self._storing: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "store")
 
     async def take(self, batch: Batch, decode: Decode) -> Answer:
         """Keep the good windows of a batch, durably when this returns, and name the others.
 
         Raises Busy, or StoreUnavailable; then nothing of the batch was stored.
         """
-        if self._waiting >= MAX_WAITING:
-            raise Busy(f"{MAX_WAITING} batches are in hand; send this one again later")
-        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        self._check_room(loop.time())
+        size = sum(memoryview(window).nbytes for window in batch.windows)
+        one = _Waiting(Arrived(batch, decode, self._now_ns()), size, loop.time(), loop.create_future())
+        self._waiting.append(one)
+        self._in_hand += 1
+        self._in_hand_bytes += size
+        if self._storing is None or self._storing.done():
+            self._storing = loop.create_task(self._store_groups())
+        return await one.answer
+
+    def _check_room(self, now_s: float) -> None:
+        if self._in_hand >= MAX_WAITING or self._in_hand_bytes >= MAX_WAITING_BYTES:
+            raise Busy(f"{self._in_hand} batches of {self._in_hand_bytes} bytes are in hand; send this one again later")
+        waited_s = 0.0 if self._storing_since_s is None else now_s - self._storing_since_s
+        if waited_s > STALLED_S:
+            reason = f"a commit has taken {waited_s:.0f} s so far"
+            raise StoreUnavailable("the store", reason, "see to its disk; agents send again by themselves")
+
+    async def _store_groups(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group = self._next_group()
+            began_s = self._storing_since_s = loop.time()
+            storing = self._thread.submit(self._store_group, [one.arrived for one in group])
+            # Two threads that take turns at every row cost half as much again as one after the other. So this one
+            # stands still meanwhile, and goes on only where the store is slow.
+            wait([storing], STILL_S)
+            outcomes = await asyncio.wrap_future(storing)
+            self._storing_since_s = None
+            for one, outcome in zip(group, outcomes, strict=True):
+                self._give(one, outcome)
+            await self._gather(until_s=loop.time() + min(GROUP_S, PAUSE * (loop.time() - began_s)))
+
+    async def _gather(self, until_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while len(self._waiting) < ENOUGH and loop.time() < until_s:
+            await asyncio.sleep(min(GATHER_S, until_s - loop.time()))
+
+    def _next_group(self) -> list[_Waiting]:
+        group, windows = [self._waiting.popleft()], 0
+        while self._waiting and windows < MAX_GROUP:
+            group.append(self._waiting.popleft())
+            windows += len(group[-1].arrived.batch.windows)
+        return group
+
+    def _give(self, one: _Waiting, outcome: Outcome) -> None:
+        self._in_hand -= 1
+        self._in_hand_bytes -= one.size
+        if one.answer.done():
+            return
+        if isinstance(outcome, Exception):
+            # Each gets its own, since an error that is raised carries the place where it was.
+            one.answer.set_exception(copy(outcome))
+        else:
+            one.answer.set_result(outcome)
+
+    def _store_group(self, arrived: Sequence[Arrived]) -> list[Outcome]:
+        """What becomes of each batch; called in a worker thread. One that spoils the commit is alone in it."""
         try:
-            return await self._take(batch, decode)
-        finally:
-            self._waiting -= 1
-
-    async def _take(self, batch: Batch, decode: Decode) -> Answer:
-        now_ns = self._now_ns()
-        accounted, rejected = await asyncio.to_thread(self.sort_out, batch, decode, now_ns)
-        if accounted:
-            async with self._writing:
-                await asyncio.to_thread(self._store.write, accounted, now_ns)
-        return Answer(id=batch.id, rejected=rejected, store_epoch=self._store.epoch, now_ns=now_ns)
-
-    def sort_out(self, batch: Batch, decode: Decode, now_ns: int) -> tuple[list[Accounted], list[Rejected]]:
-        """The good windows of a batch with their rows, and the refused ones with reasons."""
-        oldest_ns = 0 if batch.backfill else now_ns - self._keep_windows_ns
-        accounted: list[Accounted] = []
-        rejected: list[Rejected] = []
-        for index, body in enumerate(batch.windows):
-            try:
-                window = _good(body, decode, oldest_ns, now_ns + EARLY_NS)
-                accounted.append(Accounted(window, window.encode(), self._rows(window)))
-            except Refused as refused:
-                rejected.append(_rejected(index, refused))
-        return accounted, rejected
-
-    def _rows(self, window: Window) -> list[Row]:
-        try:
-            return self._account(window)
+            return [*self._stored(arrived)]
+        except StoreUnavailable as error:
+            return [error] * len(arrived)
         except Exception as error:
-            # A fault of ours: the window waits with its agent until a better version takes it; the others go on.
-            LOG.exception("the window %s cannot be accounted", window.key)
-            detail = f"{type(error).__name__} while accounting it; the collector's log tells more"
-            raise Refused("not_accounted", detail, window.start_ns) from error
+            if len(arrived) == 1:
+                return [error]
+            return [outcome for one in arrived for outcome in self._store_group([one])]
 
-
-def _good(body: msgspec.Raw, decode: Decode, oldest_ns: int, newest_ns: int) -> Window:
-    try:
-        window = decode(body)
-    except WrongSchema as error:
-        raise Refused("wrong_schema", str(error)) from error
-    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-        raise Refused("malformed", str(error)) from error
-    judge(window, oldest_ns, newest_ns)
-    return window
-
-
-def _rejected(index: int, refused: Refused) -> Rejected:
-    return Rejected(index=index, code=refused.code, start_ns=refused.start_ns, detail=refused.detail)
+    def _stored(self, arrived: Sequence[Arrived]) -> list[Answer]:
+        found = self._sorter.sort_out(arrived)
+        accounted = [window for one in found for window in one.accounted]
+        if accounted:
+            self._store.write(accounted, max(one.now_ns for one in arrived))
+        epoch = self._store.epoch
+        return [
+            Answer(id=came.batch.id, rejected=one.rejected, store_epoch=epoch, now_ns=came.now_ns)
+            for came, one in zip(arrived, found, strict=True)
+        ]

@@ -4,22 +4,34 @@ import http.client
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import click
 import msgspec
 
+from joulefleet.config import ConfigError
+from joulefleet_collector.auth import read_secret
 from joulefleet_collector.report_table import report as as_text
 
 DEFAULT_URL = "http://127.0.0.1:8765"
 TIMEOUT_S = 60.0
 
 
+whom_to_ask = click.option(
+    "--collector", "url", default=DEFAULT_URL, show_default=True, metavar="URL", help="Whom to ask."
+)
+with_token = click.option(
+    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="A reader's token, to ask from elsewhere."
+)
+
+
 @click.command()
-@click.option("--collector", "url", default=DEFAULT_URL, show_default=True, metavar="URL", help="Whom to ask.")
+@whom_to_ask
+@with_token
 @click.option("--since", default="", metavar="TIME", help="RFC 3339, unix seconds, -1h, or all. [default: -24h]")
 @click.option("--until", default="now", show_default=True, metavar="TIME", help="As --since.")
 @click.option("--by", default="model,hardware", show_default=True, metavar="TAGS", help="Tags that stay apart.")
@@ -27,20 +39,29 @@ TIMEOUT_S = 60.0
 @click.option("--boundary", multiple=True, metavar="B", help="accelerator, compute or server. [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is.")
 def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
-    url: str, since: str, until: str, by: str, step: str, boundary: tuple[str, ...], as_json: bool
+    url: str,
+    token_file: Path | None,
+    since: str,
+    until: str,
+    by: str,
+    step: str,
+    boundary: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Joules per request and per token, by model, hardware or any other tag."""
     options = [("until", until), ("by", by), ("step", step), *(("boundary", name) for name in boundary)]
-    body = ask(url, [("since", since), *options] if since else options)
-    click.echo(body.decode() if as_json else as_text(_decoded(url, body), terminal_width()))
+    body = ask(url, "/v1/usage", [("since", since), *options] if since else options, token_file)
+    click.echo(body.decode() if as_json else as_text(decoded(url, body), terminal_width()))
 
 
-def ask(url: str, options: Sequence[tuple[str, str]]) -> bytes:
+def ask(url: str, path: str, options: Sequence[tuple[str, str]], token_file: Path | None = None) -> bytes:
     """The collector's answer. Raises click's UsageError where the question is wrong, ClickException otherwise."""
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.UsageError(f"'{url}' is no address of a collector; write it as {DEFAULT_URL}")
+    headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
     try:
-        with urlopen(f"{url.rstrip('/')}/v1/usage?{urlencode(options)}", timeout=TIMEOUT_S) as answer:  # noqa: S310 the scheme is checked above
+        request = Request(f"{url.rstrip('/')}{path}?{urlencode(options)}", headers=headers)  # noqa: S310 the scheme is checked above
+        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 the scheme is checked above
             return bytes(answer.read())
     except HTTPError as error:
         raise _refused(url, error) from error
@@ -48,6 +69,13 @@ def ask(url: str, options: Sequence[tuple[str, str]]) -> bytes:
         reason = getattr(error, "reason", error)
         mend = "start it with 'joulefleet collector run', or name another with --collector"
         raise click.ClickException(f"no collector answers at {url} ({reason}); {mend}") from error
+
+
+def _token(path: Path) -> str:
+    try:
+        return read_secret(path)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _refused(url: str, error: HTTPError) -> click.ClickException:
@@ -61,7 +89,8 @@ def _refused(url: str, error: HTTPError) -> click.ClickException:
     return click.ClickException(f"{url}: {sentence}")
 
 
-def _decoded(url: str, body: bytes) -> dict[str, Any]:
+def decoded(url: str, body: bytes) -> dict[str, Any]:
+    """The answer's JSON. Raises ClickException where it is none."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError as error:

@@ -15,6 +15,7 @@ from joulefleet.window import Losses, Window
 from joulefleet_collector.api import BadQuestion, answer_usage, instant, parse_export, parse_usage, rfc3339
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.retention import Keep
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, Accounted
 
 NOW_NS = 1_790_000_000 * NS_PER_S + 7
@@ -153,3 +154,23 @@ def test_an_unknown_tag_is_refused_with_those_there_are(store: EmbeddedStore) ->
         with pytest.raises(BadQuestion, match=r"'modle' is no tag; there are .*model.*rack"):
             asked(store, query)
     assert asked(store, ("by", "rack"))["rows"][0]["rack"] == "r1"
+
+
+def test_where_minutes_are_gone_the_answer_is_about_whole_hours_and_says_so(
+    store: EmbeddedStore, start_ns: int, a_window: Callable[..., Window], account: Callable[[Window], list[Row]]
+) -> None:
+    later = a_window("a", 10 * 1440, 7.0)
+    store.write([Accounted(later, later.encode(), account(later))], later.end_ns)
+    times = (("since", rfc3339(start_ns + 61 * MINUTE_NS)), ("until", rfc3339(start_ns + 90 * MINUTE_NS)))
+
+    def answer(*query: tuple[str, str]) -> dict[str, Any]:
+        return answer_usage(store, parse_usage([*times, *query], start_ns + 10 * DAY_NS))
+
+    assert (answer()["since"], answer()["until"]) == (times[0][1], times[1][1])
+    store.settle()
+    store.prune(Keep(minutes_ns=DAY_NS), later.end_ns)
+    widened = answer()
+    assert (widened["since"], widened["until"]) == (rfc3339(start_ns + HOUR_NS), rfc3339(start_ns + 2 * HOUR_NS))
+    assert [row["energy_j"] for row in widened["rows"]] == [300.0]
+    with pytest.raises(BadQuestion, match="whole hours or days"):
+        answer(("step", "minute"))

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from joulefleet.window import Window
-from joulefleet_collector.cli import collector, store
+from joulefleet_collector.cli import collector
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import Accounted
@@ -86,22 +85,15 @@ def test_a_config_with_a_typo_is_one_sentence_and_exit_code_2(tmp_path: Path) ->
     assert "c.toml" in result.stderr and "prot" in result.stderr
 
 
-def test_recount_restates_the_sums_from_the_windows(
-    tmp_path: Path, a_window: Callable[..., Window], account: Callable[[Window], list[Row]]
+def test_a_running_collector_lets_go_of_what_is_older_than_is_kept(
+    tmp_path: Path, a_window: Callable[..., Window], account: Callable[[Window], list[Row]], start_ns: int
 ) -> None:
-    window = a_window()
+    windows = [a_window(minute=-300 * 1440 + day * 1440) for day in range(20)]
     with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
-        opened.write([Accounted(window, window.encode(), account(window))], 1)
-        assert opened.latest("meter") == []
-    result = CliRunner().invoke(store, ["recount", "--data-dir", str(tmp_path)])
-    assert (result.exit_code, result.stdout) == (0, f"1 windows recounted in {tmp_path}\n")
-    result = CliRunner().invoke(store, ["recount", "--data-dir", str(tmp_path), "--json"])
-    assert json.loads(result.stdout) == {"windows": 1, "data_dir": str(tmp_path)}
+        for one in windows:
+            opened.write([Accounted(one, one.encode(), account(one))], one.end_ns)
+    with running("--data-dir", str(tmp_path)) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE_S)
     with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
-        assert [row.tags["meter"] for row in opened.latest("meter")] == ["m0"]
-
-
-@pytest.mark.parametrize("options", [[], ["--data-dir", "/nonexistent/anywhere"]])
-def test_recount_of_nothing_is_told(options: list[str]) -> None:
-    result = CliRunner().invoke(store, ["recount", *options])
-    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert [one.start_ns for one in opened.windows(None, 0, start_ns)] == [one.start_ns for one in windows[12:]]

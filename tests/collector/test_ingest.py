@@ -11,8 +11,9 @@ import pytest
 from joulefleet.delivery import Batch, unpack_json
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode, decode_json
-from joulefleet_collector.ingest import EARLY_NS, KEEP_WINDOWS_NS, MAX_WAITING, Busy, Ingest
+from joulefleet_collector.ingest import KEEP_WINDOWS_NS, MAX_WAITING, Busy, Ingest
 from joulefleet_collector.rows import Row
+from joulefleet_collector.sorting import EARLY_NS
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import DAY_NS, Accounted, StoreUnavailable
 

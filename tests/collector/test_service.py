@@ -1,5 +1,6 @@
 """The collector put together with the real accounting."""
 
+import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -8,13 +9,18 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from fixtures.services import Server
+from joulefleet.config import ConfigError
 from joulefleet.delivery import pack
 from joulefleet.window import Window
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.config import configure
 from joulefleet_collector.rows import Row
-from joulefleet_collector.service import CannotListen, check_present, listening, open_store, under
+from joulefleet_collector.service import CannotListen, check_present, listening, open_store, opened, under
+from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import StoreUnavailable
+
+PACKED = {"Content-Type": "application/msgpack", "Content-Encoding": "zstd"}
 
 
 async def test_a_window_becomes_a_figure(tmp_path: Path, a_window: Callable[..., Window], start_ns: int) -> None:
@@ -58,3 +64,41 @@ def test_a_folder_without_a_store_is_told(tmp_path: Path) -> None:
         check_present(config)
     open_store(config).close()
     check_present(config)
+
+
+async def test_an_influxdb_that_is_configured_is_the_store_and_is_rolled_up(
+    influxdb_1: Server, tmp_path: Path, a_window: Callable[..., Window], start_ns: int
+) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text('[store]\nkind = "influxdb"\n')
+    config = configure(file, str(tmp_path / "data"), 0)
+    environment = {"INFLUX_URL": influxdb_1.url, "INFLUX_DATABASE": tmp_path.name}
+    store, keeping = await asyncio.to_thread(opened, config, environment)
+    with closing(store):
+        async with (
+            keeping,
+            listening(config, store, under(Policy()), lambda: start_ns) as address,
+            aiohttp.ClientSession(address) as client,
+        ):
+            async with client.post("/v1/windows", data=pack([a_window().encode()]), headers=PACKED) as response:
+                assert response.status == 200
+            async with client.get("/v1/usage?boundary=server&until=" + str(start_ns // 10**9 + 60)) as response:
+                (row,) = (await response.json())["rows"]
+            assert (row["model"], row["joules_per_request"]) == ("llama", 60.0)
+            async with client.get("/-/ready") as response:
+                assert response.status == 200
+            async with client.get("/v1/windows?since=all") as response:
+                assert (response.status, "only rows are kept" in await response.text()) == (503, True)
+
+
+def test_the_embedded_store_is_kept_up_too(tmp_path: Path) -> None:
+    store, _ = opened(configure(None, str(tmp_path), None), {})
+    with closing(store):
+        assert isinstance(store, EmbeddedStore)
+
+
+def test_an_influxdb_without_a_name_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text('[store]\nkind = "influxdb"\n')
+    with pytest.raises(ConfigError, match="name a bucket"):
+        opened(configure(file, str(tmp_path), None), {})

@@ -4,6 +4,7 @@ Windows are the truth. Their rows are added to the rollups in the transaction th
 window is new, so that a window sent twice counts once. Readers see the last commit and never wait for the writer.
 """
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +17,29 @@ import zstandard
 from joulefleet.grid import HOUR_NS
 from joulefleet.window import Window, WrongSchema, decode
 from joulefleet_collector.rows import KINDS, Row
-from joulefleet_collector.store import schema
-from joulefleet_collector.store.rollup import ROLLUPS, add_up, canonical, grains, lasting, pieces
+from joulefleet_collector.store import counted, retention, schema
+from joulefleet_collector.store.pending import SHARDS, Pending, is_waiting
+from joulefleet_collector.store.retention import Keep, Pruned
+from joulefleet_collector.store.rollup import grains, pieces
 from joulefleet_collector.store.selection import selection
-from joulefleet_collector.store.store import STEP_NS, Account, Accounted, Overlap, Question, StoreUnavailable, Total
+from joulefleet_collector.store.store import (
+    DAY_NS,
+    STEP_NS,
+    Account,
+    Accounted,
+    Overlap,
+    Question,
+    StoreUnavailable,
+    Total,
+)
 from joulefleet_collector.store.trouble import told_clearly
 
 FILE_NAME = "joulefleet.db"
 BUSY_TIMEOUT_S = 10.0
 PAGE = 200
 """Windows read at a time when many are gone through."""
+BODY_LEVEL = -1
+"""Of zstd: half the time of level 1, and 7 % larger."""
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 _OVERLAPS = """
@@ -41,12 +55,26 @@ JOIN windows b
 GROUP BY a.server, a.timeline, b.timeline ORDER BY 1, 4, 2, 3
 """
 
+_WINDOW = (
+    "INSERT INTO windows (server, timeline, step_ns, start_ns, received_ns, body) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (server, timeline, step_ns, start_ns) DO NOTHING"
+)
+_TIMELINE = (
+    "INSERT INTO timelines VALUES (?, ?, ?, ?) ON CONFLICT (server, timeline) DO UPDATE"
+    " SET first_ns = min(first_ns, excluded.first_ns), end_ns = max(end_ns, excluded.end_ns)"
+)
+
 _PAGE_OF_WINDOWS = """
 SELECT start_ns, id, body FROM windows
 WHERE start_ns >= :start AND start_ns < :until AND (start_ns, id) > (:start, :id)
   AND (:server IS NULL OR server = :server)
 ORDER BY start_ns, id LIMIT :page
 """
+
+_OPEN = f"start_ns - start_ns % {DAY_NS} NOT IN (SELECT value FROM json_each(?))"  # noqa: S608 made of our own constants
+"""Begins in a UTC day that is not settled; the value is a JSON list of the days that are."""
+_COUNT_OPEN = f"SELECT count(*) FROM windows WHERE {_OPEN}"  # noqa: S608 as above
+_PAGE_OF_OPEN = f"SELECT id, body FROM windows WHERE {_OPEN} AND id > ? ORDER BY id LIMIT ?"  # noqa: S608 as above
 
 
 class EmbeddedStore:
@@ -57,6 +85,7 @@ class EmbeddedStore:
         self.path = data_dir / FILE_NAME
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._pending = Pending()
         with told_clearly(data_dir):
             data_dir.mkdir(parents=True, exist_ok=True)
         with told_clearly(self.path):
@@ -77,12 +106,12 @@ class EmbeddedStore:
     def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
         """Keep these windows with their rows, all or none; durable when it returns. Returns how many were new."""
         with self._writing() as db:
-            new = [one for one in accounted if _keep(db, one, received_ns)]
-            _add_rows(db, [row for one in new for row in one.rows])
+            new = _keep(db, counted.unknown(db, accounted), received_ns)
+            self._pending.add(db, new)
         return len(new)
 
     def ask(self, question: Question) -> list[Total]:
-        """Sums, ordered by step and tags. Raises ValueError where the instants are no whole minutes."""
+        """Sums, ordered by step and tags. Raises ValueError where the instants are no whole minutes, and NotKept."""
         fleet = "server" not in question.by and "server" not in question.where
         usable = grains(question.kind, STEP_NS[question.step], fleet)
         parts = pieces(question.since_ns, question.until_ns, usable)
@@ -90,14 +119,16 @@ class EmbeddedStore:
             return []
         fields = question.fields or KINDS[question.kind].sums
         statement, values = selection(question, parts, fields)
-        with self._reading() as db:
+        with self._reading_sums() as db:
             found = db.execute(statement, values).fetchall()
+            # Looked at after the sums: what was removed while they were read would be missing from them.
+            retention.check_kept(db, parts)
         return [_total(question, fields, line) for line in found]
 
     def latest(self, kind: str) -> list[Row]:
         """The newest row of each combination of tags, without the tags that rollups drop."""
         statement = "SELECT start_ns, tags, fields FROM latest JOIN series ON id = series WHERE kind = ? ORDER BY tags"
-        with self._reading() as db:
+        with self._reading_sums() as db:
             found = db.execute(statement, (kind,)).fetchall()
         return [
             Row(kind, start, msgspec.json.decode(tags), msgspec.json.decode(fields)) for start, tags, fields in found
@@ -106,7 +137,7 @@ class EmbeddedStore:
     def tags(self, kind: str) -> set[str]:
         """Names of the tags that rows of this kind have so far, labels included."""
         statement = "SELECT DISTINCT key FROM series, json_each(series.tags) WHERE kind = ?"
-        with self._reading() as db:
+        with self._reading_sums() as db:
             return {name for (name,) in db.execute(statement, (kind,))}
 
     def windows(self, server: str | None, since_ns: int, until_ns: int) -> Iterator[Window]:
@@ -123,17 +154,45 @@ class EmbeddedStore:
             last = page[-1][:2]
 
     def recount(self, account: Account, progress: Callable[[int, int], None]) -> None:
-        """Make all sums anew from the windows in one transaction; `progress` is told (done, total)."""
+        """Make all sums anew from the windows in one transaction; `progress` is told (done, total).
+
+        Sums of the days in `settled_days` stay as they are.
+        """
         with self._writing() as db:
-            _forget_sums(db)
-            total = db.execute("SELECT count(*) FROM windows").fetchone()[0]
+            self._settle_all(db)
+            settled = json.dumps(counted.days(db))
+            _forget_sums(db, settled)
+            total = db.execute(_COUNT_OPEN, (settled,)).fetchone()[0]
             done, last = 0, 0
-            while page := db.execute(
-                "SELECT id, body FROM windows WHERE id > ? ORDER BY id LIMIT ?", (last, PAGE)
-            ).fetchall():
-                _add_rows(db, [row for number, body in page for row in account(self._window(number, body))])
+            while page := db.execute(_PAGE_OF_OPEN, (settled, last, PAGE)).fetchall():
+                self._pending.add_rows(db, [row for id_, body in page for row in account(self._window(id_, body))])
                 done, last = done + len(page), page[-1][0]
                 progress(done, total)
+
+    def settled_days(self) -> list[int]:
+        """Starts of the UTC days whose sums can no longer be made anew, since not all their windows are kept."""
+        with self._reading() as db:
+            return counted.days(db)
+
+    def prune(self, keep: Keep, now_ns: int) -> Pruned:
+        """Remove a bounded part of what is older than `keep`, in one short transaction; call it while there is more."""
+        with self._writing() as db:
+            return retention.prune(db, keep, now_ns)
+
+    def compact(self) -> None:
+        """Write the file anew without unused space. Others cannot write until it is done.
+
+        It needs as much space beside the file, for a while, as the file has, and as much again.
+        """
+        with self._write_lock, told_clearly(self.path):
+            self._check_identity()
+            # SQLite would put its copy into /var/tmp, which may be small and is not the disk that our errors name.
+            _put_aside(self._writer, str(self.path.parent.absolute()))
+            try:
+                self._writer.execute("VACUUM")
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                _put_aside(self._writer, "")
 
     def timelines(self, since_ns: int, until_ns: int) -> list[Overlap]:
         """Timelines of one server that overlap in windows that start in this time."""
@@ -161,6 +220,7 @@ class EmbeddedStore:
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException:
+                self._pending.forget()
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
@@ -169,6 +229,27 @@ class EmbeddedStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._read_lock, told_clearly(self.path):
             yield self._reader
+
+    @contextmanager
+    def _reading_sums(self) -> Iterator[sqlite3.Connection]:
+        """Reading when every row of the windows kept so far is in the sums."""
+        with self._reading() as db:
+            waiting = is_waiting(db)
+        if waiting:
+            self.settle()
+        with self._reading() as db:
+            yield db
+
+    def settle(self) -> None:
+        """Bring rows that wait into the sums, in short transactions, so that writers go on between them."""
+        for _ in range(SHARDS):
+            with self._writing() as db:
+                if not self._pending.settle(db):
+                    return
+
+    def _settle_all(self, db: sqlite3.Connection) -> None:
+        while self._pending.settle(db):
+            pass
 
     def _check_identity(self) -> None:
         # SQLite would go on writing to a file that was removed, and its windows would be acknowledged and lost.
@@ -185,10 +266,19 @@ class EmbeddedStore:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # holds for a new file only, and before anything is in it
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(
+        "PRAGMA secure_delete = OFF"
+    )  # some builds overwrite what is removed: pruning takes twice as long
     connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
     return connection
+
+
+def _put_aside(db: sqlite3.Connection, folder: str) -> None:
+    """Where SQLite makes its temporary files; empty for its own choice."""
+    db.execute("PRAGMA temp_store_directory = '{}'".format(folder.replace("'", "''")))
 
 
 def _identity(path: Path) -> tuple[int, int]:
@@ -196,56 +286,36 @@ def _identity(path: Path) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
-def _keep(db: sqlite3.Connection, one: Accounted, received_ns: int) -> bool:
-    """Put the window down; False where its key is already there."""
-    body = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(one.body)
-    kept = db.execute(
-        "INSERT INTO windows (server, timeline, step_ns, start_ns, received_ns, body) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (server, timeline, step_ns, start_ns) DO NOTHING",
-        (*one.window.key, received_ns, body),
-    )
-    if kept.rowcount != 1:
-        return False
-    db.execute(
-        "INSERT INTO timelines VALUES (?, ?, ?, ?) ON CONFLICT (server, timeline) DO UPDATE"
-        " SET first_ns = min(first_ns, excluded.first_ns), end_ns = max(end_ns, excluded.end_ns)",
-        (one.window.server, one.window.timeline, one.window.start_ns, one.window.end_ns),
-    )
-    return True
+def _keep(db: sqlite3.Connection, accounted: Sequence[Accounted], received_ns: int) -> list[Accounted]:
+    """Put these windows down; returns those whose key was not there."""
+    packed = zstandard.ZstdCompressor(level=BODY_LEVEL, write_checksum=True)
+    lines = [(*one.window.key, received_ns, packed.compress(one.body)) for one in accounted]
+    new = [one for one, is_new in zip(accounted, _insert(db, lines), strict=True) if is_new]
+    spans: dict[tuple[str, int], tuple[int, int]] = {}
+    for one in new:
+        key, start_ns, end_ns = (one.window.server, one.window.timeline), one.window.start_ns, one.window.end_ns
+        first, last = spans.get(key, (start_ns, end_ns))
+        spans[key] = (min(first, start_ns), max(last, end_ns))
+    db.executemany(_TIMELINE, [(*key, *span) for key, span in spans.items()])
+    return new
 
 
-def _add_rows(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    kept = [lasting(row) for row in rows]
-    numbers: dict[tuple[str, str], int] = {}
-    for rollup in ROLLUPS:
-        lines: dict[str, list[tuple[float | None, ...]]] = {}
-        for row in add_up(kept, rollup):
-            sums = (row.fields.get(name) for name in KINDS[row.kind].sums)
-            lines.setdefault(row.kind, []).append((row.start_ns, _series(db, row, numbers), *sums))
-        for kind, values in lines.items():
-            db.executemany(schema.upsert(rollup.table(kind), KINDS[kind].sums), values)
-    newest = {(row.kind, canonical(row.tags)): row for row in sorted(kept, key=lambda row: row.start_ns)}
-    db.executemany(
-        "INSERT INTO latest VALUES (?, ?, ?) ON CONFLICT (series) DO UPDATE"
-        " SET start_ns = excluded.start_ns, fields = excluded.fields WHERE excluded.start_ns >= start_ns",
-        [
-            (_series(db, row, numbers), row.start_ns, msgspec.json.encode(row.fields).decode())
-            for row in newest.values()
-        ],
-    )
+def _insert(db: sqlite3.Connection, lines: Sequence[tuple[object, ...]]) -> list[bool]:
+    """Whether each window is new. Mostly all are, and then one statement says so."""
+    before = db.total_changes
+    db.execute("SAVEPOINT one_by_one")
+    db.executemany(_WINDOW, lines)
+    if db.total_changes - before == len(lines):
+        db.execute("RELEASE one_by_one")
+        return [True] * len(lines)
+    db.execute("ROLLBACK TO one_by_one")
+    return [db.execute(_WINDOW, line).rowcount == 1 for line in lines]
 
 
-def _series(db: sqlite3.Connection, row: Row, known: dict[tuple[str, str], int]) -> int:
-    key = (row.kind, canonical(row.tags))
-    if key not in known:
-        db.execute("INSERT INTO series (kind, tags) VALUES (?, ?) ON CONFLICT DO NOTHING", key)
-        known[key] = db.execute("SELECT id FROM series WHERE kind = ? AND tags = ?", key).fetchone()[0]
-    return known[key]
-
-
-def _forget_sums(db: sqlite3.Connection) -> None:
-    for name in [name for _, _, name in schema.tables()] + ["latest", "series"]:
-        db.execute(f"DELETE FROM {name}")  # noqa: S608 names are our own constants
+def _forget_sums(db: sqlite3.Connection, settled: str) -> None:
+    # Series stay: sums of settled days need them, and a collector that runs beside this knows their numbers.
+    for name in [*(name for _, _, name in schema.tables()), "latest"]:
+        db.execute(f"DELETE FROM {name} WHERE {_OPEN}", (settled,))  # noqa: S608 names are our own constants
 
 
 def _total(question: Question, fields: tuple[str, ...], line: tuple[object, ...]) -> Total:

@@ -32,8 +32,9 @@ class Rollup(msgspec.Struct, frozen=True):
         return Row(row.kind, row.start_ns - row.start_ns % self.step_ns, tags, row.fields)
 
 
+MINUTE = Rollup("minute", MINUTE_NS, False, tuple(KINDS))
 ROLLUPS = (
-    Rollup("minute", MINUTE_NS, False, tuple(KINDS)),
+    MINUTE,
     Rollup("hour", HOUR_NS, False, tuple(KINDS)),
     Rollup("day", DAY_NS, False, tuple(KINDS)),
     Rollup("fleet_hour", HOUR_NS, True, FLEET_KINDS),

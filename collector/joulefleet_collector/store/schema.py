@@ -6,9 +6,19 @@ from joulefleet_collector.rows import KINDS
 from joulefleet_collector.store.rollup import ROLLUPS, Rollup
 from joulefleet_collector.store.store import StoreUnavailable
 
-VERSION = 1
+VERSION = 2
 """Rises when an older program would misread the file; a new field of a row does not raise it."""
+COPIED = "copied"
+"""Marks a copy: whoever opens it to write begins a new life of the store, with a new epoch."""
 
+_SINCE_2 = (
+    "CREATE TABLE pending (id INTEGER PRIMARY KEY, shard INTEGER NOT NULL, body BLOB NOT NULL)",
+    "CREATE INDEX pending_by_shard ON pending (shard)",
+    """CREATE TABLE counted (
+        server TEXT NOT NULL, timeline INTEGER NOT NULL, step_ns INTEGER NOT NULL,
+        first_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
+        PRIMARY KEY (server, timeline, step_ns, first_ns)) WITHOUT ROWID""",
+)
 _FIXED = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE windows (
@@ -17,13 +27,20 @@ _FIXED = (
         received_ns INTEGER NOT NULL,
         body BLOB NOT NULL,
         UNIQUE (server, timeline, step_ns, start_ns))""",
-    "CREATE INDEX windows_by_start ON windows (start_ns)",
+    "CREATE INDEX windows_by_start ON windows (start_ns, received_ns)",
     """CREATE TABLE timelines (
         server TEXT NOT NULL, timeline INTEGER NOT NULL, first_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
         PRIMARY KEY (server, timeline)) WITHOUT ROWID""",
     "CREATE TABLE series (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, tags TEXT NOT NULL, UNIQUE (kind, tags))",
     "CREATE TABLE latest (series INTEGER PRIMARY KEY, start_ns INTEGER NOT NULL, fields TEXT NOT NULL)",
+    *_SINCE_2,
 )
+_FROM_1 = (
+    "DROP INDEX windows_by_start",
+    "CREATE INDEX windows_by_start ON windows (start_ns, received_ns)",
+    *_SINCE_2,
+)
+"""What brings a file of version 1 to version 2."""
 
 
 def tables() -> list[tuple[Rollup, str, str]]:
@@ -36,13 +53,31 @@ def prepare(connection: sqlite3.Connection, where: str, epoch: str) -> None:
 
     Call it inside a transaction. Raises StoreUnavailable where the file was made by a newer version or is not ours.
     """
-    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    found = _version(connection, where)
+    if found == 0:
+        _make(connection, where, epoch)
+    elif found < VERSION:
+        _bring_up(connection)
+    _add_missing_fields(connection)
+    _live_anew(connection, epoch)
+
+
+def check(connection: sqlite3.Connection, where: str) -> None:
+    """Raises StoreUnavailable where a reader would misread the file: made by another program or another version."""
+    found = _version(connection, where)
+    if found == 0:
+        raise StoreUnavailable(where, "a database that joulefleet did not make", "name another data folder")
+    if found < VERSION:
+        reason = f"the store has schema {found}, and this version of joulefleet reads schema {VERSION}"
+        raise StoreUnavailable(where, reason, "start the collector once, which brings it there")
+
+
+def _version(connection: sqlite3.Connection, where: str) -> int:
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if found > VERSION:
         reason = f"the store has schema {found}, and this version of joulefleet knows schema {VERSION}"
         raise StoreUnavailable(where, reason, "install the newer joulefleet, or name another data folder")
-    if found == 0:
-        _make(connection, where, epoch)
-    _add_missing_fields(connection)
+    return found
 
 
 def _make(connection: sqlite3.Connection, where: str, epoch: str) -> None:
@@ -57,6 +92,18 @@ def _make(connection: sqlite3.Connection, where: str, epoch: str) -> None:
         )
     connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (epoch,))
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _bring_up(connection: sqlite3.Connection) -> None:
+    for statement in _FROM_1:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _live_anew(connection: sqlite3.Connection, epoch: str) -> None:
+    # What was taken after the copy was made is not in it: agents that see a new epoch send again what they still keep.
+    if connection.execute("DELETE FROM meta WHERE name = ?", (COPIED,)).rowcount:
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
 
 
 def _add_missing_fields(connection: sqlite3.Connection) -> None:

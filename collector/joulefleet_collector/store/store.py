@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from joulefleet.grid import HOUR_NS
+from joulefleet.grid import HOUR_NS, rfc3339
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window
 from joulefleet_collector.rows import Row
@@ -21,10 +21,25 @@ Account = Callable[[Window], list[Row]]
 """Accounting under one policy."""
 
 
+class Keyed(Protocol):
+    """What a store needs to know of a window beside its body: its key and its end, as `Window` tells them."""
+
+    @property
+    def server(self) -> str: ...
+    @property
+    def timeline(self) -> int: ...
+    @property
+    def start_ns(self) -> int: ...
+    @property
+    def end_ns(self) -> int: ...
+    @property
+    def key(self) -> tuple[str, int, int, int]: ...
+
+
 class Accounted(msgspec.Struct, frozen=True):
     """A window as it was received, in msgpack, and the rows that accounting made of it."""
 
-    window: Window
+    window: Keyed
     body: bytes
     rows: Sequence[Row]
 
@@ -82,7 +97,10 @@ class Store(Protocol):
         ...
 
     def ask(self, question: Question) -> list[Total]:
-        """Sums, ordered by step and tags. Raises ValueError where the instants are no whole minutes."""
+        """Sums, ordered by step and tags.
+
+        Raises ValueError where the instants are no whole minutes, NotKept where sums of minutes are needed and gone.
+        """
         ...
 
     def latest(self, kind: str) -> list[Row]:
@@ -98,7 +116,10 @@ class Store(Protocol):
         ...
 
     def recount(self, account: Account, progress: Callable[[int, int], None]) -> None:
-        """Make all sums anew from the windows, all or nothing; `progress` is told (done, total)."""
+        """Make all sums anew from the windows, all or nothing; `progress` is told (done, total).
+
+        Sums of UTC days of which a window is no longer kept stay as they are.
+        """
         ...
 
     def timelines(self, since_ns: int, until_ns: int) -> list[Overlap]:
@@ -112,6 +133,18 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of files; what was written stays."""
         ...
+
+
+class NotKept(ValueError):
+    """The answer needs sums of minutes that are no longer kept; whole hours and days can be asked."""
+
+    def __init__(self, from_ns: int) -> None:
+        self.from_ns = from_ns
+        """The instant from which sums of minutes are whole; the start of an hour."""
+        super().__init__(from_ns)
+
+    def __str__(self) -> str:
+        return f"sums of minutes are kept from {rfc3339(self.from_ns)} on; before it, ask for whole hours or days"
 
 
 class StoreUnavailable(Exception):

@@ -1,5 +1,6 @@
 """What SQLite's errors mean to the person who runs the store, and what they can do about them."""
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,13 @@ _PRIMARY_CODE = 0xFF
 @contextmanager
 def told_clearly(path: Path) -> Iterator[None]:
     """Turn what may befall a file into StoreUnavailable; faults of the program itself pass as they are."""
+    with file_told_clearly(path), database_told_clearly(path):
+        yield
+
+
+@contextmanager
+def database_told_clearly(path: Path) -> Iterator[None]:
+    """As `told_clearly`, where only what SQLite does concerns this file."""
     try:
         yield
     except sqlite3.DatabaseError as error:
@@ -37,6 +45,14 @@ def told_clearly(path: Path) -> Iterator[None]:
             raise
         reason, mend = _MEANING[code]
         raise StoreUnavailable(str(path), f"{reason} ({error})", mend) from error
+
+
+@contextmanager
+def file_told_clearly(path: Path) -> Iterator[None]:
+    """As `told_clearly`, where what SQLite does concerns another file."""
+    try:
+        yield
     except OSError as error:
-        mend = "name a folder that the collector's user may write to"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "free space on its disk" if full else "name a folder that the collector's user may write to"
         raise StoreUnavailable(str(path), f"{error.strerror}", mend) from error

@@ -53,3 +53,36 @@ def test_newer_and_foreign_files_are_refused(db: sqlite3.Connection) -> None:
         other.execute("CREATE TABLE theirs (x)")
         with pytest.raises(StoreUnavailable, match="did not make"):
             schema.prepare(other, "here", "e")
+
+
+def test_a_file_of_version_1_is_brought_up_and_keeps_what_it_has(db: sqlite3.Connection) -> None:
+    schema.prepare(db, "here", "e")
+    made = _made(db)
+    db.executescript(
+        """DROP TABLE counted; DROP TABLE pending; DROP INDEX windows_by_start;
+        CREATE INDEX windows_by_start ON windows (start_ns);
+        INSERT INTO windows VALUES (1, 'a', 1, 1, 0, 0, x''); PRAGMA user_version = 1"""
+    )
+    schema.prepare(db, "here", "never")
+    assert _made(db) == made
+    assert db.execute("SELECT server FROM windows").fetchall() == [("a",)]
+    schema.check(db, "here")
+
+
+def _made(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+def test_a_reader_is_told_of_versions_that_it_would_misread(db: sqlite3.Connection) -> None:
+    for version, said in ((0, "did not make"), (1, "start the collector once"), (schema.VERSION + 1, "the newer")):
+        db.execute(f"PRAGMA user_version = {version}")
+        with pytest.raises(StoreUnavailable, match=said):
+            schema.check(db, "here")
+
+
+def test_a_copy_begins_a_new_life_once(db: sqlite3.Connection) -> None:
+    schema.prepare(db, "here", "first")
+    db.execute("INSERT INTO meta VALUES (?, '')", (schema.COPIED,))
+    for epoch in ("second", "third"):
+        schema.prepare(db, "here", epoch)
+        assert db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchall() == [("second",)]

@@ -1,0 +1,139 @@
+"""What accounting decides from declarations alone, so that it is decided once for all windows that share them."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from joulefleet.window import EngineWindow, MeterWindow, Window
+from joulefleet_collector.account.cover import Cover, covers
+from joulefleet_collector.account.identity import Tags, engine_tags, window_tags
+from joulefleet_collector.account.measured import facts, meter, work
+from joulefleet_collector.account.residence import Residence, reside
+from joulefleet_collector.sheet import Sheet
+
+NOBODY = -1
+
+
+class CoverPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One boundary. Meters are told by their place in the window, engines by number."""
+
+    boundary: str
+    devices: tuple[int, ...]
+    holders: tuple[int, ...]
+    """Of each device the engine that holds all of it, or NOBODY."""
+    rest: tuple[int, ...]
+    whole: int | None
+    parts: tuple[int, ...]
+
+    @property
+    def meters(self) -> tuple[int, ...]:
+        """Those whose sum is the energy of the boundary."""
+        return self.devices + self.rest if self.whole is None else (self.whole,)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What windows have in common whose servers are built and used alike; equal for such servers."""
+
+    step_ns: int
+    resolution_uj: tuple[int, ...]
+    blur_ns: tuple[int, ...]
+    """How often each sensor makes a value, as far as it is known."""
+    grades: tuple[str, ...]
+    sensor_classes: tuple[str, ...]
+    engines: tuple[int, ...]
+    """Place of each engine in the window, by number."""
+    covers: tuple[CoverPlan, ...]
+    usage_rows: tuple[int, ...]
+    """Row of each engine at each cover, cover by cover; engines of one key share a row."""
+    work_rows: tuple[int, ...]
+    facts: int
+
+
+def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
+    """The plan of a good window with its rows' tags; None where accounting is more than a plan can say.
+
+    That is so where engines share a device or use one that is not measured, where an engine serves several models or
+    tenants or was never read, where a boundary has no device, and where there is no boundary at all.
+    """
+    engines = sorted(window.engines, key=lambda e: e.engine.id)
+    meters = sorted(window.meters, key=lambda m: m.meter.id)
+    found = covers(meters, window.step_ns)
+    declared = [reading.meter for reading in meters]
+    residences = [reside(cover, [e.engine for e in engines], declared) for cover in found]
+    if not engines or not found or any(len(e.work) != 1 for e in engines) or not all(map(_is_exclusive, residences)):
+        return None
+    tags = [engine_tags(engine.engine, window, found) for engine in engines]
+    usage, usage_rows = _distinct(
+        [_usage_tags(cover, *each) for cover in found for each in zip(tags, engines, strict=True)]
+    )
+    done, work_rows = _distinct([e.tags for each, its in zip(engines, tags, strict=True) for e in work(each, its, 0)])
+    own = [
+        *(("usage", each) for each in usage),
+        *(("work", each) for each in done),
+        *(("ledger", {"boundary": cover.boundary}) for cover in found),
+        *(("meter", meter(reading, window.step_ns).tags) for reading in window.meters),
+        ("agent", {}),
+        *(("facts", fact.tags) for fact in facts(window)),
+    ]
+    planned = [_cover(cover, residence, window) for cover, residence in zip(found, residences, strict=True)]
+    return _plan(window, engines, planned, usage_rows, work_rows), Sheet(window_tags(window), own)
+
+
+def _plan(
+    window: Window,
+    engines: Sequence[EngineWindow],
+    planned: Sequence[CoverPlan],
+    usage_rows: tuple[int, ...],
+    work_rows: tuple[int, ...],
+) -> Plan:
+    declared = [reading.meter for reading in window.meters]
+    return Plan(
+        step_ns=window.step_ns,
+        resolution_uj=tuple(each.resolution_uj for each in declared),
+        blur_ns=tuple(each.refresh_ns or each.period_ns for each in declared),
+        grades=tuple(each.grade for each in declared),
+        sensor_classes=tuple(each.sensor_class for each in declared),
+        engines=tuple(_place(engine, window.engines) for engine in engines),
+        covers=tuple(planned),
+        usage_rows=usage_rows,
+        work_rows=work_rows,
+        facts=len(window.facts),
+    )
+
+
+def _cover(cover: Cover, residence: Residence, window: Window) -> CoverPlan:
+    def places(readings: Sequence[MeterWindow]) -> tuple[int, ...]:
+        return tuple(_place(reading, window.meters) for reading in readings)
+
+    return CoverPlan(
+        boundary=cover.boundary,
+        devices=places(cover.devices),
+        holders=tuple(next(iter(held), NOBODY) for held in residence.seats),
+        rest=places(cover.rest),
+        whole=None if cover.whole is None else _place(cover.whole, window.meters),
+        parts=places(cover.parts),
+    )
+
+
+def _is_exclusive(residence: Residence) -> bool:
+    """Whether each device is known, and free or held by one engine alone."""
+    seated = all(not held or list(held.values()) == [1] for held in residence.seats)
+    return seated and not residence.elsewhere and not residence.unmetered
+
+
+def _usage_tags(cover: Cover, tags: Tags, engine: EngineWindow) -> Tags:
+    (only,) = engine.work
+    return tags | {"boundary": cover.boundary, "model": only.key.model, "revision": only.key.revision}
+
+
+def _distinct(tags: Sequence[Tags]) -> tuple[list[Tags], tuple[int, ...]]:
+    """Tags without repetition, and the place of each among them."""
+    found: list[Tags] = []
+    for each in tags:
+        if each not in found:
+            found.append(each)
+    return found, tuple(found.index(each) for each in tags)
+
+
+def _place(one: object, several: Sequence[object]) -> int:
+    return next(place for place, other in enumerate(several) if other is one)

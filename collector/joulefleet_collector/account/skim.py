@@ -1,0 +1,190 @@
+"""A window read for its numbers only: its declarations stay unread where the same ones were read before.
+
+What `judge` would refuse in the numbers is refused here too, mostly by the decoder itself; whoever cannot skim a
+window reads it whole and learns why. Declarations and names go into a digest: windows of one digest differ in their
+numbers and their start alone.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from math import isfinite
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from joulefleet.latency import GRID
+from joulefleet.window import AgentCost, Losses
+
+MAX_EXACT = 2**53
+"""The largest number up to which every integer is a float too. Windows with larger sums are read whole."""
+MAX_ENTRIES = 512
+MAX_TEXT = 256
+
+UNKNOWN = -1
+"""In the place of None, so that all numbers are of one kind. A window that spells a None out is read whole."""
+
+Sum = Annotated[int, Meta(ge=0, le=MAX_EXACT)]
+Raw = Annotated[int, Meta(ge=-(2**61), le=2**61)]
+Any64 = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Gaps = Annotated[dict[Text, Sum], Meta(max_length=MAX_ENTRIES)]
+Cells = Annotated[dict[Annotated[int, Meta(ge=0, le=len(GRID))], Sum], Meta(max_length=MAX_ENTRIES)]
+
+
+# None of these can be part of a cycle, and looking for cycles among so many costs more than reading them.
+class SkimmedMeter(msgspec.Struct, kw_only=True, gc=False):
+    """The numbers of a `MeterWindow`."""
+
+    meter: msgspec.Raw
+    first_uj: Raw = 0
+    last_uj: Raw = 0
+    energy_uj: Sum = 0
+    covered_ns: Sum = 0
+    interpolated_ns: Sum = 0
+    trace_mw: Annotated[tuple[Any64 | None, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    late_uj: Sum = 0
+    late_from_ns: Any64 = 0
+    late_to_ns: Any64 = 0
+    rejected_uj: Sum = 0
+    lower_bound_uj: Sum = 0
+    gaps_ns: Gaps = {}
+    idle_mw: Sum = UNKNOWN
+    idle_learnt: bool = False
+    gauge_uj: Annotated[int, Meta(ge=-MAX_EXACT, le=MAX_EXACT)] = 0
+    gauge_ns: Sum = 0
+    gauges: Annotated[dict[Text, float], Meta(max_length=MAX_ENTRIES)] = {}
+
+
+class SkimmedCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The numbers of `Counts`."""
+
+    requests_ok: Sum = UNKNOWN
+    requests_failed: Sum = UNKNOWN
+    requests_aborted: Sum = UNKNOWN
+    prompt_tokens: Sum = UNKNOWN
+    cached_tokens: Sum = UNKNOWN
+    output_tokens: Sum = UNKNOWN
+    busy_ns: Sum = UNKNOWN
+
+
+class SkimmedWork(msgspec.Struct, kw_only=True, gc=False):
+    """The numbers of a `Work`."""
+
+    key: msgspec.Raw
+    counts: SkimmedCounts = SkimmedCounts()
+    late: SkimmedCounts = SkimmedCounts()
+    latency: Annotated[dict[Text, Cells], Meta(max_length=MAX_ENTRIES)] = {}
+
+
+class SkimmedEngine(msgspec.Struct, kw_only=True, gc=False):
+    """The numbers of an `EngineWindow`."""
+
+    engine: msgspec.Raw
+    work: tuple[SkimmedWork, ...] = ()
+    covered_ns: Sum = 0
+    restarts: Sum = 0
+    gaps_ns: Gaps = {}
+    running_start: Sum = UNKNOWN
+    running_end: Sum = UNKNOWN
+    running_ns: Sum = UNKNOWN
+    queued_ns: Sum = UNKNOWN
+
+
+class Skimmed(msgspec.Struct, kw_only=True, gc=False):
+    """The numbers of a `Window`."""
+
+    schema: Literal[1] = 1
+    server: str
+    timeline: int
+    start_ns: Annotated[int, Meta(ge=0, le=2**62)]
+    step_ns: int
+    pool: str = ""
+    site: str = ""
+    labels: dict[str, str] = {}
+    hardware: str = ""
+    simulated: bool = False
+    meters: tuple[SkimmedMeter, ...] = ()
+    engines: tuple[SkimmedEngine, ...] = ()
+    losses: Losses = msgspec.field(default_factory=Losses)
+    agent: AgentCost = msgspec.field(default_factory=AgentCost)
+    facts: dict[str, str] = {}
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """The key of a window, without its numbers."""
+
+    server: str
+    timeline: int
+    step_ns: int
+    start_ns: int
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """As `Window.key`."""
+        return (self.server, self.timeline, self.step_ns, self.start_ns)
+
+    @property
+    def end_ns(self) -> int:
+        """First instant after the window."""
+        return self.start_ns + self.step_ns
+
+
+_DECODER = msgspec.msgpack.Decoder(Skimmed)
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def skim(body: bytes | msgspec.Raw) -> Skimmed | None:
+    """The window's numbers, or None where it must be read whole. Its declarations are not judged."""
+    try:
+        window = _DECODER.decode(body)
+        return window if _agrees(window) else None
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+
+
+def head(window: Skimmed) -> Head:
+    """The window's key, for whoever needs its numbers no more."""
+    return Head(window.server, window.timeline, window.step_ns, window.start_ns)
+
+
+def digest(window: Skimmed) -> bytes:
+    """Equal for windows that differ in their numbers and their start alone, and otherwise not."""
+    told_first = (window.server, window.timeline, window.step_ns, window.pool, window.site, window.hardware)
+    works = [len(one.work) for one in window.engines]
+    told = (*told_first, window.simulated, window.labels, window.facts, len(window.meters), works)
+    # What follows is told apart, since every value of msgpack says where it ends.
+    parts: list[bytes | msgspec.Raw] = [_ENCODER.encode(told), *[one.meter for one in window.meters]]
+    for one in window.engines:
+        parts += (one.engine, *[work.key for work in one.work])
+    return blake2b(b"".join(parts), digest_size=16).digest()
+
+
+def _agrees(window: Skimmed) -> bool:
+    step_ns = window.step_ns
+    return (
+        step_ns > 0
+        and not window.start_ns % step_ns
+        and all(_meter_agrees(one, step_ns) for one in window.meters)
+        and all(one.covered_ns <= step_ns for one in window.engines)
+        and _is_good(_numbers(window))
+    )
+
+
+def _meter_agrees(one: SkimmedMeter, step_ns: int) -> bool:
+    return (
+        one.first_uj + one.energy_uj + one.late_uj == one.last_uj
+        and one.interpolated_ns <= one.covered_ns <= step_ns
+        # A sum is finite only if all of it is.
+        and isfinite(sum(one.gauges.values()))
+    )
+
+
+def _numbers(window: Skimmed) -> Iterable[float]:
+    cost, losses = window.agent, window.losses
+    yield from (cost.cpu_ns, cost.rss_bytes, cost.energy_uj, cost.spool_windows, cost.spool_bytes)
+    yield from (losses.windows, losses.seconds, losses.energy_uj, losses.refused_windows)
+
+
+def _is_good(numbers: Iterable[float]) -> bool:
+    return all(0 <= one <= MAX_EXACT for one in numbers)

@@ -1,0 +1,45 @@
+"""Making the sums of hours and days again and again, all the while that the collector runs."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from joulefleet_collector.store.freshness import Marks
+from joulefleet_collector.store.store import StoreUnavailable
+
+ROUND_S = 60.0
+"""Longer than a write can last: what was touched since the round before waits for the next."""
+
+LOG = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def rolled_up(roll_up: Callable[[Marks], Marks], round_s: float = ROUND_S) -> AsyncIterator[None]:
+    """While inside, call `roll_up` in a worker thread, each time with what it gave before; none goes on afterwards."""
+    ended = asyncio.Event()
+
+    async def go_on() -> None:
+        seen = Marks()
+        while not ended.is_set():
+            seen = await asyncio.to_thread(_round, roll_up, seen)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), round_s)
+
+    rounds = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        ended.set()
+        await rounds
+
+
+def _round(roll_up: Callable[[Marks], Marks], seen: Marks) -> Marks:
+    try:
+        return roll_up(seen)
+    except StoreUnavailable as error:
+        LOG.warning("sums of hours and days wait: %s", error)
+    except Exception:
+        # A fault of ours that costs speed and no figure: questions are answered from the rows.
+        LOG.exception("sums of hours and days failed")
+    return Marks()

@@ -1,0 +1,70 @@
+"""Lines that a store refuses for good: set aside in a file and counted, while the rest is stored."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from joulefleet_collector.store.store import StoreUnavailable
+
+FILE_NAME = "set-aside.lp"
+MOST_BYTES = 16 * 1024 * 1024
+"""Bound of the file; what is refused beyond it is counted only."""
+
+
+class LinesRefused(Exception):
+    """A batch that the store will never take as it is; some of it may have been stored."""
+
+    def __init__(self, reason: str, oldest: int = 0) -> None:
+        self.reason = reason
+        self.oldest = oldest
+        """How many of its oldest lines the store has dropped, all others being stored; 0 where it does not say."""
+        super().__init__(reason, oldest)
+
+
+class SetAside:
+    """The file of refused lines, each below its reason; it can be written to a store again once that is mended."""
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
+        self.path = folder / FILE_NAME
+        self.lines = 0
+        """Lines refused since the collector started."""
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+
+    def add(self, refused: Sequence[tuple[bytes, str]]) -> None:
+        """Keep these lines with their reasons. Raises StoreUnavailable where the file cannot be written."""
+        if not refused:
+            return
+        text = b"".join(b"# %b\n%b\n" % (" ".join(reason.split()).encode(), line) for line, reason in refused)
+        try:
+            with self._lock, self.path.open("ab") as file:
+                if file.tell() + len(text) <= self._most_bytes:
+                    file.write(text)
+                self.lines += len(refused)
+        except OSError as error:
+            mend = "let the collector's user write there: refused rows are kept in it"
+            raise StoreUnavailable(str(self.path), f"{error.strerror}", mend) from error
+
+
+def store_good(lines: Sequence[bytes], write: Callable[[bytes], None]) -> list[tuple[bytes, str]]:
+    """Write all lines that the store takes, in their order, and give back the others, each with the reason.
+
+    `write` takes lines in one body and raises LinesRefused; a batch that it refuses is halved until the guilty lines
+    stand alone. A line may be written twice, which changes nothing.
+    """
+    if not lines:
+        return []
+    try:
+        write(b"\n".join(lines))
+    except LinesRefused as refused:
+        if refused.oldest:
+            return [(line, refused.reason) for line in sorted(lines, key=_instant_ns)[: refused.oldest]]
+        if len(lines) == 1:
+            return [(lines[0], refused.reason)]
+        half = len(lines) // 2
+        return [*store_good(lines[:half], write), *store_good(lines[half:], write)]
+    return []
+
+
+def _instant_ns(line: bytes) -> int:
+    return int(line.rpartition(b" ")[2])

@@ -1,0 +1,132 @@
+"""Windows accounted at once have the rows that the definition gives them."""
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from joulefleet.describe import Engine, Reservation
+from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey
+from joulefleet.units import s_to_ns
+from joulefleet.window import AgentCost, EngineWindow, Losses, Window, Work
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.accounting import Accounting
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.skim import Skimmed, digest, skim
+from joulefleet_collector.rows import Row
+from joulefleet_collector.sheet import SheetRows
+
+POLICIES = (
+    Policy(),
+    Policy(pair_threshold=0.5),
+    Policy(pair_threshold=1.0, idle_learnt_error=0.5, idle_catalogue_error=0.1),
+)
+WHOLE_NUMBERS = {"requests_ok", "output_tokens", "total_tokens", "residual_uj", "restarts", "running_delta", "windows"}
+
+
+def skimmed(window: Window) -> Skimmed:
+    found = skim(window.encode())
+    assert found is not None
+    return found
+
+
+def at_once(windows: list[Window], policy: Policy) -> list[SheetRows | None]:
+    accounting = Accounting(policy)
+    marked = [(digest(each), each) for each in map(skimmed, windows)]
+    for (mark, _), window in zip(marked, windows, strict=True):
+        if not accounting.knows(mark):
+            accounting.learn(mark, window)
+    return accounting.at_once(marked)
+
+
+def content(rows: list[Row]) -> dict[tuple[object, ...], dict[str, float]]:
+    return {(row.kind, row.start_ns, frozenset(row.tags.items())): row.fields for row in rows}
+
+
+def assert_same(window: Window, rows: SheetRows, policy: Policy) -> None:
+    expected = account(window, policy)
+    wanted, found = content(expected), content(list(rows))
+    assert len(rows) == len(expected) and found.keys() == wanted.keys()
+    for key, fields in wanted.items():
+        assert found[key] == pytest.approx(fields, rel=1e-12, abs=1e-12)
+        assert all(found[key][name] == fields[name] for name in WHOLE_NUMBERS & fields.keys())
+        assert all(type(value) is float for value in found[key].values())
+
+
+counts = st.fixed_dictionaries({name: st.none() | st.integers(0, 10**7) for name in COUNT_FIELDS})
+
+
+@st.composite
+def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
+    """A server that is mostly well: each board free or held by one engine of one model, some with equal names."""
+    window = draw(generated.servers())
+    boards = [one.meter.id for one in window.meters if one.meter.kind == "accelerator"]
+    holders = draw(st.lists(st.sampled_from(["", "e0", "e1", "e2"]), min_size=len(boards), max_size=len(boards)))
+    engines = tuple(
+        EngineWindow(
+            engine=Engine(
+                id=name,
+                software=draw(st.sampled_from(["vllm", "sglang"])),
+                devices=tuple(
+                    Reservation(board) for board, holder in zip(boards, holders, strict=True) if holder == name
+                ),
+            ),
+            work=(Work(key=WorkKey("m"), counts=Counts(**draw(counts)), late=Counts(**draw(counts))),),
+            covered_ns=s_to_ns(draw(st.sampled_from([60, 58]))),
+            restarts=draw(st.integers(0, 3)),
+            running_start=draw(st.none() | st.integers(0, 50)),
+            running_end=draw(st.none() | st.integers(0, 50)),
+            running_ns=draw(st.none() | st.integers(0, 10**12)),
+        )
+        for name in draw(st.permutations(sorted(set(holders) - {""})))
+    )
+    meters = [
+        msgspec.structs.replace(
+            one,
+            covered_ns=s_to_ns(draw(st.sampled_from([60, 60, 60, 58]))),
+            late_uj=(late := draw(st.integers(0, 10**9))),
+            last_uj=one.energy_uj + late,
+            rejected_uj=draw(st.integers(0, 10**9)),
+            interpolated_ns=draw(st.integers(0, 10**9)),
+            gauge_uj=draw(st.integers(0, 10**9)),
+            gauge_ns=draw(st.sampled_from([0, 10**9])),
+            gaps_ns=draw(st.sampled_from([{}, {"hung": 5, "reset": 7}])),
+        )
+        for one in draw(st.permutations(window.meters))
+    ]
+    return msgspec.structs.replace(
+        window,
+        meters=tuple(meters),
+        engines=engines,
+        labels={"rack": "r1"},
+        facts=draw(st.sampled_from([{}, {"driver": "1", "config": "2"}])),
+        agent=AgentCost(cpu_ns=draw(st.integers(0, 10**9)), rss_bytes=5, energy_uj=7, spool_windows=2, spool_bytes=9),
+        losses=Losses(windows=draw(st.integers(0, 5)), seconds=draw(st.floats(0, 1e6)), energy_uj=3),
+    )
+
+
+@given(data=st.data(), policy=st.sampled_from(POLICIES))
+@settings(max_examples=300, deadline=None)
+def test_servers_at_once_have_the_rows_of_the_definition(
+    data: st.DataObject, policy: Policy, generated: SimpleNamespace
+) -> None:
+    windows = data.draw(st.lists(alike(generated), min_size=1, max_size=4))
+    for window, rows in zip(windows, at_once(windows, policy), strict=True):
+        if rows is not None:
+            assert_same(window, rows, policy)
+
+
+@given(data=st.data(), policy=st.sampled_from(POLICIES))
+@settings(max_examples=300, deadline=None)
+def test_windows_of_any_kind_have_the_rows_of_the_definition_or_are_left_to_it(
+    data: st.DataObject, policy: Policy, generated: SimpleNamespace
+) -> None:
+    window = data.draw(generated.windows())
+    good = msgspec.structs.replace(
+        window, meters=tuple(msgspec.structs.replace(one, last_uj=one.energy_uj) for one in window.meters)
+    )
+    (rows,) = at_once([good], policy)
+    if rows is not None:
+        assert_same(good, rows, policy)
