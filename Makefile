@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test test-services check lock clean
+.PHONY: run demo test test-services fuzz check lock clean
 
 run: $(STAMP)
 	$(BIN)/joulefleet up
@@ -21,6 +21,11 @@ test-services: $(STAMP)
 	tests/services/install.sh
 	JOULEFLEET_SERVICES=required $(BIN)/pytest tests/services tests/collector/store/test_store.py \
 		tests/collector/store/test_influx*.py tests/collector/test_check.py tests/collector/test_service.py
+
+# Property tests, with many more examples than `make test` tries.
+fuzz: $(STAMP)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/core tests/agent/test_cutter.py \
+		tests/agent/test_pipeline.py tests/collector/account
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -111,7 +111,7 @@ class Load:
         """Open one connection for each server."""
         loop = asyncio.get_running_loop()
         for posts in batches:
-            _, agent = await loop.create_connection(lambda p=posts: Agent(self, p), collector.host, collector.port)  # type: ignore[misc]  # bound early on purpose
+            _, agent = await loop.create_connection(lambda p=posts: Agent(self, p), collector.host, collector.port)
             self.agents.append(agent)
 
     def answered(self, agent: Agent, good: bool, latency_s: float) -> None:

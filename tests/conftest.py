@@ -1,8 +1,10 @@
-"""Real database servers, one of each for a whole run of the tests."""
+"""Real database servers, one of each for a whole run of the tests; and how far property tests search."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from fixtures.services import (
     Server,
@@ -14,6 +16,13 @@ from fixtures.services import (
     running_victoria_metrics,
     victoria_metrics,
 )
+
+# CI tries the same examples each time, so that it judges the change and not its luck; everybody else's runs search on,
+# and `make fuzz` far.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.register_profile("fuzz", max_examples=2_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "search"))
 
 
 @pytest.fixture(scope="session")

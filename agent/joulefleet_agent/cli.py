@@ -1,11 +1,8 @@
 """`joulefleet agent`: the daemon on each server."""
 
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
@@ -17,6 +14,7 @@ from joulefleet.source import SourceUnavailable
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
 from joulefleet_agent.demo import demo
+from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.sampler import Configured, stamped
 from joulefleet_agent.service import run_agent
 from joulefleet_agent.sources import configured
@@ -37,13 +35,7 @@ def agent() -> None:
 def run(path: Path) -> None:
     """Run until stopped. Exit code 75 asks the service manager for a new process."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, end)
+    stop = stop_on_signal()
     try:
         config = load_config(path)
         click.echo(

@@ -6,13 +6,11 @@ one of the pairs. The load is steady: joules per token follow the load first, an
 
 import logging
 import random
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -25,6 +23,7 @@ from joulefleet.source import SourceUnavailable
 from joulefleet.units import NS_PER_S
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.replay import CollectorSilent, replay_source
@@ -79,13 +78,7 @@ def fleet(now_s: int) -> Iterator[DemoServer]:
 def demo(url: str, data_dir: Path) -> None:
     """Feed a simulated fleet to a collector until stopped."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, end)
+    stop = stop_on_signal()
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with only_one(data_dir / "demo"), ExitStack() as open_spools:

@@ -3,7 +3,6 @@
 import fcntl
 import http.client
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import click
@@ -21,6 +20,7 @@ from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet_agent.config import SourceConfig
 from joulefleet_agent.doctor import told
+from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.live import lines_of
 from joulefleet_agent.places import state_dir
 from joulefleet_agent.probe import ENGINE_PAGE, ON_THIS_MACHINE, Finding, probe
@@ -91,7 +91,7 @@ class Children:
 def up(demo: bool, engines: tuple[str, ...], port: int, data_dir: Path | None, json_: bool) -> None:
     """Start collector and agent on this machine and show what an inference costs here. Ctrl-C ends both."""
     folder = data_dir or state_dir() / ("demo" if demo else "up")
-    stop = _stop_on_signal()
+    stop = stop_on_signal()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(folder), Children(folder) as children:
@@ -105,17 +105,6 @@ def up(demo: bool, engines: tuple[str, ...], port: int, data_dir: Path | None, j
             _show(url, stop, children, json_)
     except (CannotGoOn, ConfigError, OSError) as error:
         raise Mendable(str(error)) from error
-
-
-def _stop_on_signal() -> threading.Event:
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, end)
-    return stop
 
 
 @contextmanager

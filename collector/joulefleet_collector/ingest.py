@@ -28,7 +28,7 @@ MAX_GROUP = 1_000
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Batches in hand at once; more are told to wait, so that memory stays bounded."""
-STILL_S = 0.5
+STILL_S = 0.25
 """How long no request is looked at while a group is stored."""
 STALLED_S = 10.0
 """Once a commit has taken so long the store is too slow, and no more batches are taken in hand."""
@@ -86,12 +86,16 @@ class Ingest:
             self._storing = loop.create_task(self._store_groups())
         return await one.answer
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether a group is on its way into the store now."""
+        return self._storing_since_s is not None
+
     def _check_room(self, now_s: float) -> None:
         if self._in_hand >= MAX_WAITING or self._in_hand_bytes >= MAX_WAITING_BYTES:
             raise Busy(f"{self._in_hand} batches of {self._in_hand_bytes} bytes are in hand; send this one again later")
-        waited_s = 0.0 if self._storing_since_s is None else now_s - self._storing_since_s
-        if waited_s > STALLED_S:
-            reason = f"a commit has taken {waited_s:.0f} s so far"
+        if self._storing_since_s is not None and now_s - self._storing_since_s > STALLED_S:
+            reason = f"a commit has taken {now_s - self._storing_since_s:.0f} s so far"
             raise StoreUnavailable("the store", reason, "see to its disk; agents send again by themselves")
 
     async def _store_groups(self) -> None:

@@ -1,6 +1,7 @@
 """From a batch to the store: what is kept, what is named, what is left whole when something fails."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulefleet.delivery import Batch, unpack_json
+from joulefleet.delivery import Answer, Batch, unpack_json
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode, decode_json
-from joulefleet_collector.ingest import KEEP_WINDOWS_NS, MAX_WAITING, Busy, Ingest
+from joulefleet_collector import ingest as module
+from joulefleet_collector.ingest import KEEP_WINDOWS_NS, Busy, Ingest
 from joulefleet_collector.rows import Row
 from joulefleet_collector.sorting import EARLY_NS
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -158,12 +160,121 @@ async def test_a_fault_of_accounting_holds_up_only_its_own_window(
 
 
 async def test_batches_in_hand_are_bounded_and_room_comes_back(
-    store: EmbeddedStore, account: Account, a_window: AWindow, start_ns: int
+    ingest: Ingest, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest = Ingest(store, account, lambda: start_ns)
+    monkeypatch.setattr(module, "MAX_WAITING", 20)
     body = a_window().encode()
-    results = await asyncio.gather(
-        *(ingest.take(batch(body), decode) for _ in range(MAX_WAITING + 5)), return_exceptions=True
-    )
-    assert sum(isinstance(one, Busy) for one in results) == 5
+    results = await asyncio.gather(*(ingest.take(batch(body), decode) for _ in range(25)), return_exceptions=True)
+    assert [isinstance(one, Busy) for one in results] == [False] * 20 + [True] * 5
     assert (await ingest.take(batch(body), decode)).status == 200
+
+
+async def test_bytes_in_hand_are_bounded_and_room_comes_back(
+    ingest: Ingest, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = a_window().encode()
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 2 * len(body))
+    results = await asyncio.gather(*(ingest.take(batch(body), decode) for _ in range(3)), return_exceptions=True)
+    assert [isinstance(one, Busy) for one in results] == [False, False, True]
+    assert (await ingest.take(batch(body), decode)).status == 200
+
+
+class Watched:
+    """A fake store around a real one: counts commits, holds them up and spoils them on demand."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self.store = store
+        self.commits = 0
+        self.down = False
+        self.free = threading.Event()
+        self.free.set()
+
+    @property
+    def epoch(self) -> str:
+        return self.store.epoch
+
+    def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
+        self.free.wait(10)
+        if self.down:
+            raise StoreUnavailable("/data", "no space is left", "free some")
+        if any(one.window.server == "odd" for one in accounted):
+            raise ZeroDivisionError
+        self.commits += 1
+        return self.store.write(accounted, received_ns)
+
+
+@pytest.fixture
+def watched(store: EmbeddedStore) -> Watched:
+    return Watched(store)
+
+
+def into(watched: Watched, account: Account, now_ns: int) -> Ingest:
+    return Ingest(watched, account, lambda: now_ns)  # type: ignore[arg-type]  # only write and epoch are reached
+
+
+async def test_batches_of_many_agents_share_a_commit_and_each_has_its_own_answer(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest = into(watched, account, start_ns)
+    bodies = [[a_window(f"s{number}").encode(), b"\xc0"][: 1 + number % 2] for number in range(40)]
+    answers = await asyncio.gather(*(ingest.take(batch(*several), decode) for several in bodies))
+    assert [len(answer.rejected) for answer in answers] == [number % 2 for number in range(40)]
+    assert len(kept(watched.store)) == 40
+    assert watched.commits <= 2
+
+
+async def test_a_batch_that_spoils_a_commit_takes_no_other_with_it(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest = into(watched, account, start_ns)
+    names = ["a", "b", "odd", "c"]
+    results = await asyncio.gather(
+        *(ingest.take(batch(a_window(name).encode()), decode) for name in names), return_exceptions=True
+    )
+    assert [type(one) for one in results] == [Answer, Answer, ZeroDivisionError, Answer]
+    assert [name for name, _ in kept(watched.store)] == ["a", "b", "c"]
+
+
+async def test_a_store_that_is_down_is_told_to_all_and_comes_back_by_itself(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest, watched.down = into(watched, account, start_ns), True
+    bodies = [a_window(f"s{number}").encode() for number in range(5)]
+    results = await asyncio.gather(*(ingest.take(batch(one), decode) for one in bodies), return_exceptions=True)
+    assert [type(one) for one in results] == [StoreUnavailable] * 5
+    watched.down = False
+    assert [(await ingest.take(batch(one), decode)).status for one in bodies] == [200] * 5
+    assert len(kept(watched.store)) == 5
+
+
+async def test_while_a_commit_hangs_new_batches_are_sent_away_and_old_ones_are_kept(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 0.0)
+    monkeypatch.setattr(module, "STALLED_S", -1.0)
+    ingest = into(watched, account, start_ns)
+    watched.free.clear()
+    first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
+    while not ingest.is_storing:
+        await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="a commit has taken"):
+        await ingest.take(batch(a_window("b").encode()), decode)
+    watched.free.set()
+    assert (await first).status == 200
+    assert (await ingest.take(batch(a_window("b").encode()), decode)).status == 200
+    assert [name for name, _ in kept(watched.store)] == ["a", "b"]
+
+
+async def test_whoever_goes_away_before_the_answer_hurts_nobody(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 0.0)
+    ingest = into(watched, account, start_ns)
+    watched.free.clear()
+    gone, stays = (asyncio.create_task(ingest.take(batch(a_window(name).encode()), decode)) for name in "ab")
+    while not ingest.is_storing:
+        await asyncio.sleep(0)
+    gone.cancel()
+    watched.free.set()
+    assert (await stays).status == 200
+    assert gone.cancelled()

@@ -11,6 +11,7 @@ from joulefleet.describe import Engine, Reservation
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey
 from joulefleet.units import s_to_ns
 from joulefleet.window import AgentCost, EngineWindow, Losses, Window, Work
+from joulefleet_collector.account import accounting as module
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.policy import Policy
@@ -130,3 +131,46 @@ def test_windows_of_any_kind_have_the_rows_of_the_definition_or_are_left_to_it(
     (rows,) = at_once([good], policy)
     if rows is not None:
         assert_same(good, rows, policy)
+
+
+def well(build: SimpleNamespace, name: str = "n1", **changed: object) -> Window:
+    meters = [build.meter("gpu0", 900, idle_w=70), build.meter("bmc", 2_000, kind="server", idle_w=300)]
+    engines = [build.engine("e", ["gpu0"], [build.work(output_tokens=7, requests_ok=2)])]
+    return build.window(meters, engines, server=name, **changed)
+
+
+def test_a_server_that_is_well_is_accounted_at_once(build: SimpleNamespace) -> None:
+    windows = [well(build, name, facts=facts) for name in ("n1", "n2") for facts in ({}, {"driver": "1"})]
+    for window, rows in zip(windows, at_once(windows, Policy()), strict=True):
+        assert rows is not None
+        assert_same(window, rows, Policy())
+
+
+def test_one_that_is_not_is_left_to_the_definition_and_the_others_are_not(build: SimpleNamespace) -> None:
+    shared = build.window(
+        [build.meter("gpu", 900)],
+        [build.engine(name, [("gpu", 0.5)], [build.work(output_tokens=1)]) for name in "ab"],
+    )
+    windows = [well(build, "n1"), shared, well(build, "n2")]
+    assert [rows is None for rows in at_once(windows, Policy())] == [False, True, False]
+
+
+def test_what_was_not_learnt_is_left_to_the_definition(build: SimpleNamespace) -> None:
+    found = skimmed(well(build))
+    assert Accounting(Policy()).at_once([(digest(found), found)]) == [None]
+
+
+def test_declarations_not_seen_for_longest_go_first(build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PLANS", 2)
+    accounting = Accounting(Policy())
+    windows = [well(build, name) for name in "abc"]
+    marks = [(digest(each), each) for each in map(skimmed, windows)]
+    for (mark, _), window in zip(marks[:2], windows, strict=False):
+        accounting.learn(mark, window)
+    accounting.at_once(marks[:1])
+    accounting.learn(marks[2][0], windows[2])
+    assert [accounting.knows(mark) for mark, _ in marks] == [True, False, True]
+
+
+def test_one_window_is_accounted_by_the_definition(build: SimpleNamespace) -> None:
+    assert Accounting(Policy())(well(build)) == account(well(build), Policy())

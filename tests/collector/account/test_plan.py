@@ -1,0 +1,78 @@
+"""What is decided from declarations, and which servers no plan is made for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from joulefleet.window import Window
+from joulefleet_collector.account.plan import NOBODY, Plan, plan_of
+
+
+def server(build: SimpleNamespace, name: str = "n1", engines: object = None) -> Window:
+    meters = [
+        build.meter("bmc", 2_000, kind="server"),
+        *(build.meter(f"{name}-gpu{k}", 500, hw_model="H200") for k in range(3)),
+        build.meter("package-0", 100, kind="cpu_package"),
+    ]
+    own = [build.engine("e", [f"{name}-gpu2", f"{name}-gpu0"], [build.work(output_tokens=1)])]
+    return build.window(meters, own if engines is None else engines, server=name)
+
+
+def planned(window: Window) -> Plan:
+    found = plan_of(window)
+    assert found is not None
+    return found[0]
+
+
+def test_meters_are_told_by_their_place_and_devices_by_their_holder(build: SimpleNamespace) -> None:
+    accelerator, compute, whole = planned(server(build)).covers
+    assert (accelerator.devices, accelerator.holders, accelerator.meters) == ((1, 2, 3), (0, NOBODY, 0), (1, 2, 3))
+    assert (compute.rest, compute.whole, compute.meters) == ((4,), None, (1, 2, 3, 4))
+    assert (whole.whole, whole.meters, whole.parts) == (0, (0,), (1, 2, 3, 4))
+
+
+def test_servers_built_alike_share_a_plan_and_have_rows_of_their_own(build: SimpleNamespace) -> None:
+    (one, its), (other, others) = plan_of(server(build)), plan_of(server(build, "n2"))  # type: ignore[misc]  # neither is None
+    assert one == other and hash(one) == hash(other)
+    assert {tags["server"] for _, tags in its.rows()} == {"n1"}
+    assert {tags["server"] for _, tags in others.rows()} == {"n2"}
+
+
+def test_engines_of_one_key_share_rows(build: SimpleNamespace) -> None:
+    engines = [
+        build.engine(f"e{k}", [f"n1-gpu{k}"], [build.work("b" if k == 1 else "a", output_tokens=1)]) for k in range(3)
+    ]
+    plan = planned(server(build, engines=engines))
+    assert plan.usage_rows == (0, 1, 0, 2, 3, 2, 4, 5, 4)
+    assert plan.work_rows == (0, 1, 0)
+
+
+def test_the_order_of_engines_in_the_window_is_remembered(build: SimpleNamespace) -> None:
+    engines = [build.engine(name, [gpu], [build.work()]) for name, gpu in (("z", "n1-gpu0"), ("a", "n1-gpu1"))]
+    plan = planned(server(build, engines=engines))
+    assert plan.engines == (1, 0)
+    assert plan.covers[0].holders == (1, 0, NOBODY)
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [[("n1-gpu0", 0.5)], ["n1-gpu0", "elsewhere"], []],
+    ids=["a part of a board", "a board that is not measured", "the whole server beside another engine"],
+)
+def test_what_is_shared_or_not_measured_is_left_to_the_definition(build: SimpleNamespace, devices: list) -> None:
+    engines = [
+        build.engine("e0", devices, [build.work()]),
+        build.engine("e1", ["n1-gpu1"], [build.work()]),
+    ]
+    assert plan_of(server(build, engines=engines)) is None
+
+
+def test_several_models_none_and_no_engine_are_left_to_the_definition(build: SimpleNamespace) -> None:
+    for works in ([], [build.work("a"), build.work("b")], [build.work(tenant="x"), build.work(tenant="y")]):
+        assert plan_of(server(build, engines=[build.engine("e", ["n1-gpu0"], works)])) is None
+    assert plan_of(server(build, engines=[])) is None
+
+
+def test_a_boundary_without_a_board_is_left_to_the_definition(build: SimpleNamespace) -> None:
+    engine = build.engine("e", [], [build.work()])
+    assert plan_of(build.window([build.meter("bmc", 5, kind="server")], [engine])) is None
