@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test test-services fuzz check lock clean
+.PHONY: run demo test test-services fuzz bench check lock clean
 
 run: $(STAMP)
 	$(BIN)/joulefleet up
@@ -26,6 +26,11 @@ test-services: $(STAMP)
 fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest tests/core tests/agent/test_cutter.py \
 		tests/agent/test_pipeline.py tests/collector/account
+
+# Each prints a table; the collector's wants two cores that nothing else uses.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/collector.py --servers 1000 --seconds 8 --windows 80 --json bench-collector.json
+	$(BIN)/python benchmarks/upkeep.py --servers 50
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
