@@ -30,6 +30,7 @@ fuzz: $(STAMP)
 # Each prints a table; the collector's wants two cores that nothing else uses.
 bench: $(STAMP)
 	$(BIN)/python benchmarks/collector.py --servers 1000 --seconds 8 --windows 80 --json bench-collector.json
+	$(BIN)/python benchmarks/stages.py --servers 500
 	$(BIN)/python benchmarks/upkeep.py --servers 50
 
 check: $(STAMP)

@@ -34,6 +34,8 @@ from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import DAY_NS, Question
 
 COLLECTOR_CORE, LOAD_CORE = 0, 1
+ANSWER_S = 120.0
+"""In which the last answer must have come."""
 PACKAGES = ("joulefleet", "aiohttp", "uvloop", "msgspec", "zstandard", "numpy")
 Figures = dict[str, float]
 
@@ -63,7 +65,7 @@ class Collector:
     def end(self) -> None:
         """As its service manager would."""
         self._process.terminate()
-        self._process.wait()
+        self._process.wait(ANSWER_S)
 
 
 class Agent(asyncio.Protocol):
@@ -97,13 +99,18 @@ class Agent(asyncio.Protocol):
             good = head.startswith(b"HTTP/1.1 200") and b'"rejected":[{' not in body
             self._load.answered(self, good, time.perf_counter() - self._sent_s)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """A batch under way is not answered."""
+        self._load.lost += 1
+        self.is_waiting = False
+
 
 class Load:
     """All agents, and what became of their batches."""
 
     def __init__(self) -> None:
         self.agents: list[Agent] = []
-        self.taken = self.refused = 0
+        self.taken = self.refused = self.lost = 0
         self.latencies_s: list[float] = []
         self.closed_loop = False
 
@@ -146,10 +153,11 @@ class Load:
         return missed
 
     async def settle(self) -> None:
-        """Wait until every batch is answered."""
+        """Wait until every batch is answered. Raises TimeoutError where one never is."""
         self.closed_loop = False
-        while any(agent.is_waiting for agent in self.agents):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(ANSWER_S):
+            while any(agent.is_waiting for agent in self.agents):
+                await asyncio.sleep(0.01)
 
 
 def post(body: bytes) -> bytes:
@@ -171,7 +179,12 @@ async def measure(collector: Collector, batches: Sequence[Sequence[bytes]], seco
     figures["first_contact_windows_per_s"] = load.taken / (time.perf_counter() - began)
     figures |= await _capacity(collector, load, seconds)
     figures |= await _latency(collector, load, rate or figures["windows_per_s"] / 2, seconds)
-    figures |= {"taken": load.taken, "refused": load.refused, "most_mb": collector.memory_mb("VmHWM")}
+    figures |= {
+        "taken": load.taken,
+        "refused": load.refused,
+        "lost_connections": load.lost,
+        "most_mb": collector.memory_mb("VmHWM"),
+    }
     return figures
 
 

@@ -8,7 +8,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from copy import copy
 
 import msgspec
 
@@ -131,8 +130,7 @@ class Ingest:
         if one.answer.done():
             return
         if isinstance(outcome, Exception):
-            # Each gets its own, since an error that is raised carries the place where it was.
-            one.answer.set_exception(copy(outcome))
+            one.answer.set_exception(outcome)
         else:
             one.answer.set_result(outcome)
 
