@@ -173,7 +173,7 @@ async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResp
     except tuple(STATUSES) as error:
         log.warning("%s %s refused: %s", request.method, request.path, error)
         return _refusal(request, STATUSES[type(error)], str(error))
-    except Exception:
+    except Exception:  # a fault of ours: its sender gets a sentence, the log the rest
         log.exception("%s %s failed", request.method, request.path)
         return _refusal(request, 500, "the collector failed; its log says more")
 

@@ -101,8 +101,7 @@ class Sorter:
         try:
             if not accounting.knows(mark):
                 accounting.learn(mark, _good(place))
-        except Exception:
-            # Whatever it is, the definition meets it again, and says which window it was.
+        except Exception:  # whatever it is, the definition meets it again, and says which window it was
             return None
         return mark, window
 
@@ -129,7 +128,7 @@ def _rows_at_once(
 ) -> list[SheetRows | None]:
     try:
         return accounting.at_once([marked for _, marked in quick])
-    except Exception:
+    except Exception:  # a fault of ours costs speed: the definition accounts each of them
         LOG.exception("windows cannot be accounted together; each is accounted alone")
         return [None] * len(quick)
 

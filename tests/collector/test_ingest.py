@@ -247,6 +247,12 @@ async def test_a_store_that_is_down_is_told_to_all_and_comes_back_by_itself(
     assert len(kept(watched.store)) == 5
 
 
+async def until_storing(ingest: Ingest) -> None:
+    async with asyncio.timeout(20):
+        while not ingest.is_storing:
+            await asyncio.sleep(0)
+
+
 async def test_while_a_commit_hangs_new_batches_are_sent_away_and_old_ones_are_kept(
     watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,8 +261,7 @@ async def test_while_a_commit_hangs_new_batches_are_sent_away_and_old_ones_are_k
     ingest = into(watched, account, start_ns)
     watched.free.clear()
     first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
-    while not ingest.is_storing:
-        await asyncio.sleep(0)
+    await until_storing(ingest)
     with pytest.raises(StoreUnavailable, match="a commit has taken"):
         await ingest.take(batch(a_window("b").encode()), decode)
     watched.free.set()
@@ -272,8 +277,7 @@ async def test_whoever_goes_away_before_the_answer_hurts_nobody(
     ingest = into(watched, account, start_ns)
     watched.free.clear()
     gone, stays = (asyncio.create_task(ingest.take(batch(a_window(name).encode()), decode)) for name in "ab")
-    while not ingest.is_storing:
-        await asyncio.sleep(0)
+    await until_storing(ingest)
     gone.cancel()
     watched.free.set()
     assert (await stays).status == 200

@@ -39,7 +39,6 @@ def _round(roll_up: Callable[[Marks], Marks], seen: Marks) -> Marks:
         return roll_up(seen)
     except StoreUnavailable as error:
         LOG.warning("sums of hours and days wait: %s", error)
-    except Exception:
-        # A fault of ours that costs speed and no figure: questions are answered from the rows.
+    except Exception:  # a fault of ours costs speed and no figure: questions are answered from the rows
         LOG.exception("sums of hours and days failed")
     return Marks()

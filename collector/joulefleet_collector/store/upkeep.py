@@ -39,7 +39,6 @@ def _prune(prune: Callable[[], Pruned]) -> bool:
         return prune().more
     except StoreUnavailable as error:
         LOG.warning("nothing pruned: %s", error)
-    except Exception:
-        # A fault of ours that costs disk and no figure: taking windows in goes on.
+    except Exception:  # a fault of ours costs disk and no figure: taking windows in goes on
         LOG.exception("pruning failed")
     return False
