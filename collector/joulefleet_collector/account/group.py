@@ -319,14 +319,16 @@ def _meters(plan: Plan, numbers: Numbers) -> Floats:
 
 def _agent(plan: Plan, windows: Sequence[Skimmed]) -> Columns:
     """As `measured.agent`."""
-    cpu_ns, energy_uj, *cost = np.array([_of_cost(w.agent) for w in windows], np.float64).T
+    cost = np.array([_of_cost(w.agent) for w in windows], np.float64)
+    measured = cost[:, _COST.index("rss_bytes")] > 0
+    cpu_ns, energy_uj, *held = np.where(measured[:, np.newaxis], cost, np.nan).T
     lost_windows, lost_s, lost_uj, refused = np.array([_of_losses(w.losses) for w in windows], np.float64).T
     return {
         "windows": 1.0,
         "window_s": units.ns_to_s(plan.step_ns),
         "cpu_s": _s(cpu_ns),
         "energy_j": _j(energy_uj),
-        **dict(zip(("rss_bytes", "spool_windows", "spool_bytes"), cost, strict=True)),
+        **dict(zip(("rss_bytes", "spool_windows", "spool_bytes"), held, strict=True)),
         "lost_windows": lost_windows,
         "lost_s": lost_s,
         "lost_j": _j(lost_uj),

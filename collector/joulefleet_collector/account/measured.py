@@ -43,16 +43,23 @@ def meter(reading: MeterWindow, step_ns: int) -> Entry:
 
 
 def agent(window: Window) -> Entry:
-    """The entry of the agent: its own cost, its spool and what it has lost."""
+    """The entry of the agent: its own cost, its spool and what it has lost.
+
+    Its cost is unknown where it was not measured (a recording, or a window that was closed together with a later one
+    which bears the cost of both): every process holds some memory.
+    """
     cost, losses = window.agent, window.losses
-    fields = {
-        "windows": 1.0,
-        "window_s": ns_to_s(window.step_ns),
+    own = {
         "cpu_s": ns_to_s(cost.cpu_ns),
         "energy_j": uj_to_j(cost.energy_uj),
         "rss_bytes": float(cost.rss_bytes),
         "spool_windows": float(cost.spool_windows),
         "spool_bytes": float(cost.spool_bytes),
+    }
+    fields = {
+        "windows": 1.0,
+        "window_s": ns_to_s(window.step_ns),
+        **(own if cost.rss_bytes else {}),
         "lost_windows": float(losses.windows),
         "lost_s": losses.seconds,
         "lost_j": uj_to_j(losses.energy_uj),

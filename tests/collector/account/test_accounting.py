@@ -103,7 +103,13 @@ def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
         engines=engines,
         labels={"rack": "r1"},
         facts=draw(st.sampled_from([{}, {"driver": "1", "config": "2"}])),
-        agent=AgentCost(cpu_ns=draw(st.integers(0, 10**9)), rss_bytes=5, energy_uj=7, spool_windows=2, spool_bytes=9),
+        agent=AgentCost(
+            cpu_ns=draw(st.integers(0, 10**9)),
+            rss_bytes=draw(st.sampled_from([0, 5])),
+            energy_uj=7,
+            spool_windows=2,
+            spool_bytes=9,
+        ),
         losses=Losses(windows=draw(st.integers(0, 5)), seconds=draw(st.floats(0, 1e6)), energy_uj=3),
     )
 

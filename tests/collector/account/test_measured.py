@@ -48,6 +48,12 @@ def test_a_meter_that_was_not_read_tells_no_joules(build: SimpleNamespace) -> No
     assert meter(build.meter("gpu", 0, covered_s=60), s_to_ns(60)).fields["energy_j"] == 0
 
 
+def test_a_cost_that_was_not_measured_is_not_zero(build: SimpleNamespace) -> None:
+    fields = agent(build.window()).fields
+    assert not {"cpu_s", "energy_j", "rss_bytes", "spool_windows", "spool_bytes"} & fields.keys()
+    assert fields["lost_windows"] == 0
+
+
 def test_the_agent_tells_its_cost_and_its_losses(build: SimpleNamespace) -> None:
     cost = AgentCost(cpu_ns=s_to_ns(0.5), rss_bytes=7, energy_uj=j_to_uj(2), spool_windows=3, spool_bytes=9)
     lost = Losses(windows=1, seconds=60.0, energy_uj=j_to_uj(500), refused_windows=4)
