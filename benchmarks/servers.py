@@ -3,12 +3,12 @@
 import random
 from collections.abc import Iterator
 
-from joulefleet.delivery import pack
+from joulefleet.delivery import plain
 from joulefleet.describe import Engine, Meter, Reservation
 from joulefleet.grid import TRACE_STEP_NS
 from joulefleet.reading import Counts, WorkKey
 from joulefleet.units import NS_PER_S, mw_ns_to_uj, w_to_mw
-from joulefleet.window import AgentCost, EngineWindow, MeterWindow, Window, Work
+from joulefleet.window import AgentCost, EngineWindow, MeterWindow, Window, Work, coarse
 
 BOARDS = 8
 PATTERNS = 64
@@ -105,10 +105,10 @@ class Fleet:
             agent=AgentCost(cpu_ns=6_000_000, rss_bytes=25_000_000, energy_uj=90_000, spool_windows=1),
         )
 
-    def posts(self, server: int, windows: int) -> Iterator[bytes]:
-        """One batch for each window, as it goes over the wire."""
+    def batches(self, server: int, windows: int) -> Iterator[bytes]:
+        """One plain batch for each window."""
         for number in range(windows):
-            yield pack([self.window(server, number).encode()], batch_id=number)
+            yield plain([self.window(server, number).encode()], batch_id=number)
 
 
 Told = tuple[int, tuple[int, ...], dict[str, float]]
@@ -138,9 +138,10 @@ _LATENCIES = {"ttft": 16, "itl": 10, "e2e": 28}
 
 def _told(chance: random.Random, mean_w: int, step_ns: int) -> Told:
     """Energy, trace and gauges of one meter: the mean power give or take a tenth, in mW."""
-    trace = tuple(w_to_mw(mean_w * chance.uniform(0.95, 1.05)) for _ in range(max(step_ns // TRACE_STEP_NS, 1)))
-    energy_uj = mw_ns_to_uj(sum(trace) // len(trace) * step_ns) + chance.randrange(1_000)
-    gauges = {"utilisation_pct": chance.uniform(40, 100), "temperature_c": chance.uniform(50, 80)}
+    means_mw = [w_to_mw(mean_w * chance.uniform(0.95, 1.05)) for _ in range(max(step_ns // TRACE_STEP_NS, 1))]
+    energy_uj = mw_ns_to_uj(sum(means_mw) // len(means_mw) * step_ns) + chance.randrange(1_000)
+    trace = tuple(int(coarse(mean_mw)) for mean_mw in means_mw)
+    gauges = {"utilisation_pct": coarse(chance.uniform(40, 100)), "temperature_c": coarse(chance.uniform(50, 80))}
     return energy_uj, trace, gauges if mean_w == 550 else {}
 
 

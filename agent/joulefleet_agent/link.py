@@ -14,7 +14,7 @@ import msgspec
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from joulefleet.delivery import BATCH_PATH, GOODBYE, MSGPACK_TYPE, STREAM_PATH, Answer, Hello
+from joulefleet.delivery import BATCH_PATH, GOODBYE, MSGPACK_TYPE, STREAM_PATH, Answer, Hello, StreamPacker, packed
 from joulefleet_agent.reply import Verdict, Wait, backoff, judge
 
 TIMEOUT_S = 30.0
@@ -29,8 +29,8 @@ class Link(Protocol):
 
     url: str
 
-    def exchange(self, body: bytes, attempt: int) -> Verdict:
-        """Give one batch over; `attempt` counts failures in a row from 0."""
+    def exchange(self, batch: bytes, attempt: int) -> Verdict:
+        """Give one plain batch over; `attempt` counts failures in a row from 0."""
         ...
 
     def close(self) -> None:
@@ -54,15 +54,15 @@ class PostLink:
         self._headers = {"Content-Type": MSGPACK_TYPE, "Content-Encoding": "zstd", "Accept": "application/json"}
         self._headers |= _authorization(token)
 
-    def exchange(self, body: bytes, attempt: int) -> Verdict:
+    def exchange(self, batch: bytes, attempt: int) -> Verdict:
         """POST it; once more on a new connection where a kept one had been let go by the other end."""
         kept = self._connection is not None
         try:
-            return self._post(body, attempt)
+            return self._post(packed(batch), attempt)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if kept:
-                return self.exchange(body, attempt)
+                return self.exchange(batch, attempt)
             return Wait(backoff(attempt, self._chance), _not_reached(error))
 
     def close(self) -> None:
@@ -100,13 +100,14 @@ class StreamLink:
         self._timeout_s = timeout_s
         self._headers = _authorization(token)
         self._stream: ClientConnection | None = None
+        self._packer = StreamPacker()
         self._open = ExitStack()
 
-    def exchange(self, body: bytes, attempt: int) -> Verdict:
+    def exchange(self, batch: bytes, attempt: int) -> Verdict:
         """Send it and wait for its answer. Raises NoStream."""
         try:
             stream = self._stream or self._connect()
-            stream.send(body)
+            stream.send(self._packer.pack(batch))
             answer = msgspec.json.decode(stream.recv(timeout=self._timeout_s), type=Answer)
             return judge(answer.status, msgspec.json.encode(answer), None, attempt, self._chance)
         except InvalidStatus as error:
@@ -144,7 +145,7 @@ class StreamLink:
             )
         )
         msgspec.json.decode(stream.recv(timeout=self._timeout_s), type=Hello)
-        self._stream = stream
+        self._stream, self._packer = stream, StreamPacker()
         return stream
 
     def _after_goodbye(self, closed: ConnectionClosed, attempt: int) -> Verdict:
@@ -168,15 +169,15 @@ class BestLink:
         self._post = post
         self._posts_left = 0
 
-    def exchange(self, body: bytes, attempt: int) -> Verdict:
+    def exchange(self, batch: bytes, attempt: int) -> Verdict:
         """By stream, else by POST."""
         if self._posts_left == 0:
             try:
-                return self._stream.exchange(body, attempt)
+                return self._stream.exchange(batch, attempt)
             except NoStream:
                 self._posts_left = self.STREAM_AGAIN_AFTER
         self._posts_left -= 1
-        return self._post.exchange(body, attempt)
+        return self._post.exchange(batch, attempt)
 
     def close(self) -> None:
         """Let both go."""

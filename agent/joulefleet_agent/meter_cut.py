@@ -7,7 +7,7 @@ from joulefleet.describe import Meter
 from joulefleet.grid import TRACE_STEP_NS
 from joulefleet.reading import MeterReading
 from joulefleet.units import uj_over_ns_to_mw
-from joulefleet.window import MeterWindow
+from joulefleet.window import MeterWindow, coarse
 from joulefleet_agent.spread import windows_in
 
 
@@ -140,7 +140,7 @@ class MeterCut(msgspec.Struct):
             gaps_ns=uncovered(part.gaps_ns, step_ns - part.covered_ns, self.health),
             gauge_uj=part.gauge_uj,
             gauge_ns=part.gauge_ns,
-            gauges={name: mean.total / mean.number for name, mean in part.gauges.items()},
+            gauges={name: coarse(mean.total / mean.number) for name, mean in part.gauges.items()},
         )
         self.late_uj = self.late_from_ns = self.late_to_ns = 0
         return closed
@@ -238,4 +238,4 @@ def _add_trace(part: MeterPart, pair: Pair, window_ns: int, from_ns: int, to_ns:
 
 def _trace(part: MeterPart, step_ns: int) -> tuple[int | None, ...]:
     cells = (part.cells.get(k) for k in range(-(-step_ns // TRACE_STEP_NS)))
-    return tuple(uj_over_ns_to_mw(cell.energy_uj, cell.covered_ns) if cell else None for cell in cells)
+    return tuple(int(coarse(uj_over_ns_to_mw(cell.energy_uj, cell.covered_ns))) if cell else None for cell in cells)

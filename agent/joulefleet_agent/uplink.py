@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from joulefleet.config import ConfigError
-from joulefleet.delivery import pack
+from joulefleet.delivery import plain
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.link import Link
 from joulefleet_agent.reply import NEVER, Delivered, Halve, Wait, due_ns
@@ -49,8 +49,8 @@ class Uplink:
         if not waiting:
             return None
         self._batch_id += 1
-        body = pack([one.body for one in waiting], self._batch_id, backfill=not self._live)
-        verdict = self._links[self._turn].exchange(body, self._failures)
+        batch = plain([one.body for one in waiting], self._batch_id, backfill=not self._live)
+        verdict = self._links[self._turn].exchange(batch, self._failures)
         match verdict:
             case Delivered():
                 self._take(waiting, verdict)

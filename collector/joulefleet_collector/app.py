@@ -15,9 +15,11 @@ from joulefleet.delivery import (
     MAX_BATCH_BYTES,
     MAX_WIRE_BYTES,
     MSGPACK_TYPE,
+    SMALL_BATCH_BYTES,
     STREAM_PATH,
     Answer,
     Batch,
+    Opener,
     TooLarge,
     unpack,
     unpack_json,
@@ -34,8 +36,6 @@ from joulefleet_collector.stream import REFUSALS, Streams
 RETRY_AFTER_S = 10
 EXPORT_PAGE = 100
 """Windows written to an export at a time."""
-SMALL_BATCH_BYTES = 16 * 1024
-"""Of a body that is opened where the requests are served."""
 JSON_LINES_TYPE = "application/x-ndjson"
 STATUSES: dict[type[Exception], int] = {**REFUSALS, BadQuestion: 400}
 
@@ -67,13 +67,25 @@ class Door:
         self._ingest = ingest
         self._now_ns = now_ns
         self._gate = gate
+        self._opener = Opener()
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/windows: answers after the store has committed."""
         _check_length(request)
-        unpacked, reader = await _read(request)
+        unpacked, reader = await self._read(request)
         self._gate.admit(_token(request), unpacked, reader is decode_json)
         return _answer(request, await self._ingest.take(unpacked, reader))
+
+    async def _read(self, request: web.Request) -> tuple[Batch, Decode]:
+        form = (request.content_type, request.headers.get("Content-Encoding", ""))
+        body = await request.read()
+        if form in ((MSGPACK_TYPE, "zstd"), (MSGPACK_TYPE, "")):
+            if len(body) <= SMALL_BATCH_BYTES:
+                return unpack(body, self._opener), decode
+            return await asyncio.to_thread(unpack, body), decode
+        if form in ((JSON_TYPE, "identity"), (JSON_TYPE, "")):
+            return await asyncio.to_thread(unpack_json, body), decode_json
+        raise web.HTTPUnsupportedMediaType(text=f"send {MSGPACK_TYPE} with Content-Encoding zstd, or plain {JSON_TYPE}")
 
     async def export(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/windows: JSON lines, one window each."""
@@ -132,20 +144,6 @@ def _check_length(request: web.Request) -> None:
     limit = MAX_BATCH_BYTES if request.content_type == JSON_TYPE else MAX_WIRE_BYTES
     if request.content_length > limit:
         raise TooLarge(f"{request.content_length} bytes; at most {limit} are taken")
-
-
-async def _read(request: web.Request) -> tuple[Batch, Decode]:
-    form = (request.content_type, request.headers.get("Content-Encoding", ""))
-    if form in ((MSGPACK_TYPE, "zstd"), (MSGPACK_TYPE, "")):
-        return await _opened(unpack, await request.read()), decode
-    if form in ((JSON_TYPE, "identity"), (JSON_TYPE, "")):
-        return await _opened(unpack_json, await request.read()), decode_json
-    raise web.HTTPUnsupportedMediaType(text=f"send {MSGPACK_TYPE} with Content-Encoding zstd, or plain {JSON_TYPE}")
-
-
-async def _opened(opener: Callable[[bytes], Batch], body: bytes) -> Batch:
-    # A thread costs several times what a small batch does.
-    return opener(body) if len(body) <= SMALL_BATCH_BYTES else await asyncio.to_thread(opener, body)
 
 
 def _page(windows: Iterator[Window]) -> bytes:

@@ -11,7 +11,17 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from joulefleet.delivery import GOODBYE, MAX_WIRE_BYTES, Answer, Hello, Malformed, TooLarge, unpack
+from joulefleet.delivery import (
+    GOODBYE,
+    MAX_WIRE_BYTES,
+    SMALL_BATCH_BYTES,
+    Answer,
+    Hello,
+    Malformed,
+    Opener,
+    StreamOpener,
+    TooLarge,
+)
 from joulefleet.window import decode
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.ingest import Busy, Ingest
@@ -46,6 +56,7 @@ class Streams:
         self._chance = chance
         self._gate = gate
         self._open: set[web.WebSocketResponse] = set()
+        self._opener = Opener()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/stream: answer batches until the agent goes or the stream has lived long enough."""
@@ -69,6 +80,7 @@ class Streams:
 
     async def _answer_all(self, stream: web.WebSocketResponse, token: str) -> None:
         loop = asyncio.get_running_loop()
+        batches = StreamOpener()
         ends_s = loop.time() + LIFE_S * self._chance.uniform(1 - LIFE_SPREAD, 1 + LIFE_SPREAD)
         while (left_s := ends_s - loop.time()) > 0:
             try:
@@ -77,11 +89,14 @@ class Streams:
                 return
             if message.type != WSMsgType.BINARY:
                 return
-            await stream.send_bytes(msgspec.json.encode(await self._answer(message.data, token)))
+            await stream.send_bytes(msgspec.json.encode(await self._answer(batches, message.data, token)))
 
-    async def _answer(self, body: bytes, token: str) -> Answer:
+    async def _answer(self, batches: StreamOpener, body: bytes, token: str) -> Answer:
         try:
-            batch = await asyncio.to_thread(unpack, body)
+            if len(body) <= SMALL_BATCH_BYTES:
+                batch = batches.open(body, self._opener)
+            else:
+                batch = await asyncio.to_thread(batches.open, body, Opener())
         except (Malformed, TooLarge) as error:
             return Answer(status=REFUSALS[type(error)], error=str(error))
         try:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from fixtures.collectors import Collector, in_this_process
-from joulefleet.delivery import pack
+from joulefleet.delivery import plain
+from joulefleet.units import s_to_ns
+from joulefleet.window import Window
 from joulefleet_agent.link import BestLink, NoStream, PostLink, StreamLink, best_link
 from joulefleet_agent.reply import Delivered, Halve, Wait
 from joulefleet_agent.spool import Spool
@@ -78,11 +80,15 @@ def test_windows_go_by_stream_and_are_stored(collector: Collector, tmp_path: Pat
 
 def test_one_stream_serves_many_batches_and_opens_again_after_a_close(collector: Collector) -> None:
     link = stream_to(collector.url)
+    sent = [
+        Window(server="s", timeline=1, start_ns=NOW - number * s_to_ns(10), step_ns=s_to_ns(10)) for number in range(4)
+    ]
     for batch_id in range(3):
-        assert isinstance(link.exchange(pack([], batch_id), 0), Delivered)
+        assert isinstance(link.exchange(plain([sent[batch_id].encode()], batch_id), 0), Delivered)
     link.close()
-    assert isinstance(link.exchange(pack([], 4), 0), Delivered)
+    assert isinstance(link.exchange(plain([sent[3].encode()], 3), 0), Delivered)
     link.close()
+    assert collector.windows() == sent[::-1]
 
 
 def test_a_batch_that_the_collector_cannot_read_is_halved(collector: Collector) -> None:
@@ -94,12 +100,12 @@ def test_a_batch_that_the_collector_cannot_read_is_halved(collector: Collector) 
 def test_a_collector_that_ends_says_goodbye_and_its_agents_return_spread(tmp_path: Path) -> None:
     with in_this_process(tmp_path / "store", lambda: NOW) as collector:
         link = stream_to(collector.url)
-        assert isinstance(link.exchange(pack([]), 0), Delivered)
-    verdict = link.exchange(pack([]), 0)
+        assert isinstance(link.exchange(plain([]), 0), Delivered)
+    verdict = link.exchange(plain([]), 0)
     assert isinstance(verdict, Wait)
     assert verdict.quiet
     assert 0 <= verdict.seconds <= 1
-    again = link.exchange(pack([]), 0)
+    again = link.exchange(plain([]), 0)
     assert isinstance(again, Wait)
     assert "not reached" in again.reason
     link.close()
@@ -109,10 +115,10 @@ def test_a_collector_that_ends_says_goodbye_and_its_agents_return_spread(tmp_pat
 def test_what_knows_no_stream_is_asked_by_post(status: int) -> None:
     with answering(status, {}) as (url, asked):
         with pytest.raises(NoStream):
-            stream_to(url).exchange(pack([]), 0)
+            stream_to(url).exchange(plain([]), 0)
         link = BestLink(stream_to(url), PostLink(url, random.Random(1)))
-        link.exchange(pack([]), 0)
-        link.exchange(pack([]), 0)
+        link.exchange(plain([]), 0)
+        link.exchange(plain([]), 0)
         link.close()
     assert asked == ["GET", "GET", "POST", "POST"]
 
@@ -120,7 +126,7 @@ def test_what_knows_no_stream_is_asked_by_post(status: int) -> None:
 @pytest.mark.parametrize(("status", "loud"), [(401, True), (403, True), (429, False), (503, False)])
 def test_a_handshake_that_is_refused_keeps_everything(status: int, loud: bool) -> None:
     with answering(status, {"Retry-After": "7"}) as (url, _):
-        verdict = stream_to(url).exchange(pack([]), 0)
+        verdict = stream_to(url).exchange(plain([]), 0)
     assert isinstance(verdict, Wait)
     assert verdict.loud is loud
     assert loud or verdict.seconds >= 7
@@ -128,6 +134,6 @@ def test_a_handshake_that_is_refused_keeps_everything(status: int, loud: bool) -
 
 
 def test_nobody_there() -> None:
-    verdict = stream_to("http://127.0.0.1:1").exchange(pack([]), 0)
+    verdict = stream_to("http://127.0.0.1:1").exchange(plain([]), 0)
     assert isinstance(verdict, Wait)
     assert "not reached" in verdict.reason

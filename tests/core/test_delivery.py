@@ -1,6 +1,7 @@
 """Batches between agent and collector: what is packed comes out, what is none or too large is refused unopened."""
 
 import tracemalloc
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -9,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.delivery import (
+    AFTER_BASE,
+    MAX_BASE_BYTES,
     MAX_BATCH_BYTES,
     Answer,
     Malformed,
+    Opener,
     Rejected,
+    StreamOpener,
+    StreamPacker,
     TooLarge,
     pack,
+    plain,
     unpack,
     unpack_json,
 )
@@ -24,8 +31,8 @@ WINDOW = Window(server="s", timeline=7, start_ns=0, step_ns=10**10)
 BOMB_BYTES = 64 * 1024 * 1024
 
 
-def frame(plain: bytes, **options: bool) -> bytes:
-    return zstandard.ZstdCompressor(level=1, **options).compress(plain)
+def frame(content: bytes, **options: bool) -> bytes:
+    return zstandard.ZstdCompressor(level=1, **options).compress(content)
 
 
 def restated(body: bytes, stated: int) -> bytes:
@@ -138,3 +145,63 @@ def test_an_answer_comes_back_as_it_was() -> None:
     )
     assert msgspec.json.decode(msgspec.json.encode(answer), type=Answer) == answer
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=Answer) == answer
+
+
+LARGE = bytes(range(256)) * (MAX_BASE_BYTES // 256 + 1)
+
+
+@given(st.lists(st.binary(max_size=300) | st.just(LARGE), max_size=6))
+def test_what_is_packed_on_a_stream_comes_out_in_its_order(contents: list[bytes]) -> None:
+    packer, opened, opener = StreamPacker(), StreamOpener(), Opener()
+    for number, content in enumerate(contents):
+        message = packer.pack(plain([msgspec.msgpack.encode(content)], number))
+        batch = opened.open(message, opener)
+        assert (batch.id, [msgspec.msgpack.decode(one) for one in batch.windows]) == (number, [content])
+
+
+def test_a_batch_that_repeats_the_base_is_short_and_a_large_one_is_no_base() -> None:
+    packer = StreamPacker()
+    told = plain([msgspec.structs.replace(WINDOW, facts={"told": LARGE[:2_000].hex()[:250]}).encode()])
+    assert not packer.pack(plain([LARGE])).startswith(AFTER_BASE)
+    whole, after = packer.pack(told), packer.pack(told)
+    assert not whole.startswith(AFTER_BASE)
+    assert after.startswith(AFTER_BASE)
+    assert len(after) < len(whole) / 2
+
+
+def after_base() -> tuple[StreamOpener, bytes, bytes]:
+    """A stream that has its base, and two good messages after it."""
+    packer, opened = StreamPacker(), StreamOpener()
+    first, *rest = [packer.pack(plain([WINDOW.encode()], number)) for number in range(3)]
+    opened.open(first, Opener())
+    return opened, *rest
+
+
+def test_a_message_without_its_base_is_refused() -> None:
+    _, message, _ = after_base()
+    with pytest.raises(Malformed, match="this stream has none"):
+        StreamOpener().open(message, Opener())
+
+
+def test_what_follows_a_frame_after_the_base_is_refused() -> None:
+    opened, message, other = after_base()
+    for trailing in (b"x", message, other[1:]):
+        with pytest.raises(Malformed, match="something follows"):
+            opened.open(message + trailing, Opener())
+
+
+@given(st.data())
+def test_a_harmed_message_harms_no_other(data: st.DataObject) -> None:
+    opened, message, other = after_base()
+    opener = Opener()
+    at, value = data.draw(st.integers(0, len(message) - 1)), data.draw(st.integers(0, 255))
+    for harmed in (message[:at], message[:at] + bytes([value]) + message[at + 1 :]):
+        with suppress(Malformed, TooLarge):
+            opened.open(harmed, opener)
+        assert opened.open(other, opener).id == 2
+
+
+def test_a_message_that_would_be_too_large_is_refused_unopened() -> None:
+    opened, _, _ = after_base()
+    with pytest.raises(TooLarge):
+        opened.open(AFTER_BASE + restated(frame(b"x" * 70_000), MAX_BATCH_BYTES + 1), Opener())

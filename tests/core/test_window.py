@@ -1,6 +1,7 @@
 """Windows survive their encodings whole, and what is none is refused."""
 
 import json
+import struct
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from joulefleet.window import (
     Window,
     Work,
     WrongSchema,
+    coarse,
     decode,
     decode_json,
 )
@@ -167,3 +169,16 @@ def test_any_bytes_are_refused_by_name(body: bytes) -> None:
     for opened in (decode, decode_json):
         with pytest.raises((msgspec.DecodeError, WrongSchema)):
             opened(body)
+
+
+@given(st.floats(-1e12, 1e12, allow_subnormal=False))
+def test_a_coarse_mean_is_close_and_short(value: float) -> None:
+    told = coarse(value)
+    assert told == pytest.approx(value, rel=1 / 4_096, abs=0)
+    assert struct.pack(">d", told).endswith(bytes(4))
+    assert coarse(told) == told
+
+
+@given(st.integers(0, 4_096))
+def test_a_small_whole_number_stays_as_it_is(value: int) -> None:
+    assert coarse(value) == value

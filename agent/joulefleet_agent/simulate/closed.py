@@ -11,7 +11,7 @@ import msgspec
 from joulefleet.grid import HOUR_NS, TRACE_STEP_NS
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey
 from joulefleet.units import NS_PER_S, uj_over_ns_to_mw
-from joulefleet.window import EngineWindow, MeterWindow, Window, Work
+from joulefleet.window import EngineWindow, MeterWindow, Window, Work, coarse
 from joulefleet_agent.simulate.demand import Amounts
 from joulefleet_agent.simulate.roster import SimServer
 from joulefleet_agent.simulate.sensors import cells, gauges, tenants
@@ -116,7 +116,8 @@ class _Maker:
         columns = []
         for at_ns, energies_uj in zip(edges, [*told, after.energies_uj], strict=True):
             length_ns = at_ns - from_ns
-            columns.append([uj_over_ns_to_mw(b - a, length_ns) for a, b in zip(from_uj, energies_uj, strict=True)])
+            means_mw = (uj_over_ns_to_mw(b - a, length_ns) for a, b in zip(from_uj, energies_uj, strict=True))
+            columns.append([int(coarse(mean_mw)) for mean_mw in means_mw])
             from_ns, from_uj = at_ns, energies_uj
         return list(zip(*columns, strict=True))
 
