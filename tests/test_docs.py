@@ -4,6 +4,7 @@ import re
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 
 import click
 import pytest
@@ -11,8 +12,12 @@ import pytest
 from joulefleet.cli import main
 from joulefleet.config import typed
 from joulefleet_agent.config import AgentConfig, check
+from joulefleet_collector.app import make_app
+from joulefleet_collector.ingest import Ingest
+from joulefleet_collector.store.store import Account, Store
 
 ROOT = Path(__file__).parents[1]
+COLLECTOR = ROOT / "collector/joulefleet_collector"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -51,6 +56,19 @@ def test_every_warning_is_explained_and_none_that_is_not_given() -> None:
         r"^\| `(\w+)` \|", (ROOT / "docs/report.md").read_text("utf-8").split("## Warnings")[1], re.M
     )
     assert set(explained) == set(given)
+
+
+def test_every_route_and_every_code_is_in_the_page_of_the_interface_and_no_other() -> None:
+    page = (ROOT / "docs/api.md").read_text("utf-8")
+    store = cast("Store", None)
+    app = make_app(store, Ingest(store, cast("Account", None), lambda: 0), lambda: 0)
+    routes = {f"{one.method} {one.resource.canonical}" for one in app.router.routes() if one.resource}
+    named = set(re.findall(r"`((?:GET|POST|DELETE) [^`]+)`", page.split("## Asking")[0]))
+    assert named == {route for route in routes if not route.startswith("HEAD")}
+    codes = page.split("| code of")[1].split("## The stream")[0]
+    refused = [*COLLECTOR.glob("judge.py"), *COLLECTOR.glob("sorting.py")]
+    given = {code for file in refused for code in re.findall(r'Refused\("(\w+)"', file.read_text("utf-8"))}
+    assert {code for line in re.findall(r"(?m)^\| (`[^|]*)\|", codes) for code in re.findall(r"`(\w+)`", line)} == given
 
 
 def test_every_file_that_the_documents_link_to_exists() -> None:
