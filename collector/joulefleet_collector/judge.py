@@ -3,17 +3,15 @@
 Everything is decided from the window's own content and the two instants given, so that the answer can be told again.
 """
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-
-import msgspec
+from collections.abc import Iterator
 
 from joulefleet.describe import WHOLE
 from joulefleet.grid import check_step
 from joulefleet.latency import GRID
 from joulefleet.reading import COUNT_FIELDS, Counts
 from joulefleet.window import EngineWindow, MeterWindow, Window
+from joulefleet_collector.bounds import MAX_INTEGER, at_most, unbounded
 from joulefleet_collector.rows import RESERVED_TAGS
 
 MAX_METERS = 256
@@ -21,12 +19,6 @@ MAX_ENGINES = 64
 MAX_KEYS = 256
 """Models and tenants of one engine."""
 MAX_LABELS = 16
-MAX_ENTRIES = 512
-"""Entries of any list or table inside a window: traces, facts, gauges, cells, gaps."""
-MAX_TEXT = 256
-"""Characters of any name or value."""
-MAX_INTEGER = 2**63 - 1
-"""The largest integer that stores keep."""
 MAX_TIMELINE = 2**32 - 1
 LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -60,7 +52,7 @@ def faults(window: Window) -> Iterator[str]:
     """What is wrong with a window, one sentence each, the coarsest first."""
     yield from _key(window)
     yield from _sizes(window)
-    yield from _leaves(window, "window")
+    yield from unbounded(window)
     yield from _labels(window)
     yield from _twice("meter", [one.meter.id for one in window.meters])
     yield from _twice("engine", [one.engine.id for one in window.engines])
@@ -86,40 +78,11 @@ def _key(window: Window) -> Iterator[str]:
 
 
 def _sizes(window: Window) -> Iterator[str]:
-    yield from _at_most(MAX_METERS, "meters", window.meters)
-    yield from _at_most(MAX_ENGINES, "engines", window.engines)
-    yield from _at_most(MAX_LABELS, "labels", window.labels)
+    yield from at_most(MAX_METERS, "meters", window.meters)
+    yield from at_most(MAX_ENGINES, "engines", window.engines)
+    yield from at_most(MAX_LABELS, "labels", window.labels)
     for one in window.engines:
-        yield from _at_most(MAX_KEYS, "models and tenants of one engine", one.work)
-
-
-def _at_most(bound: int, what: str, several: Sequence[object] | Mapping[str, object]) -> Iterator[str]:
-    if len(several) > bound:
-        yield f"{len(several)} {what}; at most {bound} are taken"
-
-
-def _leaves(value: object, path: str) -> Iterator[str]:
-    """Texts, numbers and lists that are too long or no numbers, wherever they stand."""
-    if isinstance(value, msgspec.Struct):
-        for name in value.__struct_fields__:
-            yield from _leaves(getattr(value, name), f"{path}.{name}")
-    elif isinstance(value, dict | tuple):
-        yield from _at_most(MAX_ENTRIES, f"entries of {path}", value)
-        parts = (part for item in value.items() for part in item) if isinstance(value, dict) else value
-        for part in parts:
-            yield from _leaves(part, path)
-    elif fault := _leaf(value):
-        yield f"{path}: {fault}"
-
-
-def _leaf(value: object) -> str:
-    if isinstance(value, str) and len(value) > MAX_TEXT:
-        return f"{len(value)} characters; at most {MAX_TEXT} are taken"
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        return "not an integer of 64 bits"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not a finite number"
-    return ""
+        yield from at_most(MAX_KEYS, "models and tenants of one engine", one.work)
 
 
 def _labels(window: Window) -> Iterator[str]:

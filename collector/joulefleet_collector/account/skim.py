@@ -15,11 +15,11 @@ from msgspec import Meta
 
 from joulefleet.latency import GRID
 from joulefleet.window import AgentCost, Losses
+from joulefleet_collector.bounds import MAX_ENTRIES, MAX_TEXT
 
 MAX_EXACT = 2**53
 """The largest number up to which every integer is a float too. Windows with larger sums are read whole."""
-MAX_ENTRIES = 512
-MAX_TEXT = 256
+
 
 UNKNOWN = -1
 """In the place of None, so that all numbers are of one kind. A window that spells a None out is read whole."""
