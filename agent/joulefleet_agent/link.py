@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 from websockets.sync.client import ClientConnection, connect
 
 from joulefleet.delivery import BATCH_PATH, GOODBYE, MSGPACK_TYPE, STREAM_PATH, Answer, Hello, StreamPacker, packed
+from joulefleet_agent.offset import Offsets
 from joulefleet_agent.reply import Verdict, Wait, backoff, judge
 
 TIMEOUT_S = 30.0
@@ -91,14 +92,25 @@ class PostLink:
 
 
 class StreamLink:
-    """One WebSocket, on which a batch is answered before the next is sent: never more unanswered than any credit."""
+    """One WebSocket, on which a batch is answered before the next is sent: never more unanswered than any credit.
 
-    def __init__(self, url: str, chance: random.Random, token: str = "", timeout_s: float = TIMEOUT_S) -> None:
+    Clocks are compared in `offsets` when it opens.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        chance: random.Random,
+        token: str = "",
+        timeout_s: float = TIMEOUT_S,
+        offsets: Offsets | None = None,
+    ) -> None:
         self.url = url
         self._address = "ws" + url.removeprefix("http").rstrip("/") + STREAM_PATH
         self._chance = chance
         self._timeout_s = timeout_s
         self._headers = _authorization(token)
+        self._offsets = offsets
         self._stream: ClientConnection | None = None
         self._packer = StreamPacker()
         self._open = ExitStack()
@@ -132,6 +144,7 @@ class StreamLink:
         self._open.close()
 
     def _connect(self) -> ClientConnection:
+        asked_ns = self._offsets.now_ns() if self._offsets else 0
         stream = self._open.enter_context(
             connect(
                 self._address,
@@ -144,7 +157,9 @@ class StreamLink:
                 proxy=None,
             )
         )
-        msgspec.json.decode(stream.recv(timeout=self._timeout_s), type=Hello)
+        hello = msgspec.json.decode(stream.recv(timeout=self._timeout_s), type=Hello)
+        if self._offsets:
+            self._offsets.compare(asked_ns, hello.now_ns)
         self._stream, self._packer = stream, StreamPacker()
         return stream
 
@@ -185,9 +200,9 @@ class BestLink:
         self._post.close()
 
 
-def best_link(url: str, chance: random.Random, token: str = "") -> BestLink:
+def best_link(url: str, chance: random.Random, token: str = "", offsets: Offsets | None = None) -> BestLink:
     """The way to this collector that a live agent takes."""
-    return BestLink(StreamLink(url, chance, token), PostLink(url, chance, token))
+    return BestLink(StreamLink(url, chance, token, offsets=offsets), PostLink(url, chance, token))
 
 
 def _authorization(token: str) -> dict[str, str]:

@@ -50,8 +50,9 @@ class Pipeline:
     def __init__(
         self, spool: Spool, identity: Identity, step_ns: int, timeline: int | None = None, cost: OwnCost | None = None
     ) -> None:
+        self.cost = cost
+        """What tells the agent's own cost; none for a recording, and while the agent has no clock yet."""
         self._spool = spool
-        self._cost = cost
         self._uncommitted: list[Window] = []
         self._tried_ns = 0
         self._lost = Losses()
@@ -147,8 +148,8 @@ class Pipeline:
         del self._uncommitted[:-MOST_UNCOMMITTED]
 
     def _fill_in(self, closed: list[Window]) -> None:
-        if self._cost is not None and closed:
-            closed[-1].agent = self._cost.since_last(*self._spool.depth())
+        if self.cost is not None and closed:
+            closed[-1].agent = self.cost.since_last(*self._spool.depth())
         if self._uncommitted:
             losses = self._spool.losses()
             for window in self._uncommitted:

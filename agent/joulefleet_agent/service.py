@@ -19,10 +19,12 @@ from joulefleet.grid import floor_to
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet.reading import Failure, Reading
 from joulefleet.units import NS_PER_S
+from joulefleet.window import SCHEMA
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import best_link
+from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.sampler import (
@@ -169,7 +171,12 @@ def identity_of(config: AgentConfig) -> Identity:
         site=config.site,
         labels=config.labels,
         hardware=config.hardware,
-        facts={"agent": version("joulefleet"), "config": digest, "kernel": os.uname().release},
+        facts={
+            "agent": version("joulefleet"),
+            "schema": str(SCHEMA),
+            "config": digest,
+            "kernel": os.uname().release,
+        },
     )
 
 
@@ -179,10 +186,12 @@ def run_agent(config: AgentConfig, where: str, stop: threading.Event) -> int:
     token = read_token(Path(config.collector.token_file)) if config.collector.token_file else ""
     path = Path(config.spool)
     with Spool(path, config.spool_bounds) as spool, only_one(path):
-        pipeline = Pipeline(spool, identity_of(config), config.step_ns, cost=OwnCost())
+        pipeline = Pipeline(spool, identity_of(config), config.step_ns)
         clock = take_up_clock(pipeline)
+        offsets = Offsets(clock.now_ns)
+        pipeline.cost = OwnCost(clock=offsets.take)
         agent = Agent(pipeline, clock, config.step_ns)
-        sender = threading.Thread(target=_send, args=(config, token, clock, stop, agent.closed), daemon=True)
+        sender = threading.Thread(target=_send, args=(config, token, offsets, stop, agent.closed), daemon=True)
         sender.start()
         try:
             return agent.run(sources, stop)
@@ -203,10 +212,10 @@ def take_up_clock(pipeline: Pipeline, wall: NowNs = wall_ns, boot: NowNs = boot_
     return clock
 
 
-def _send(config: AgentConfig, token: str, clock: AgentClock, stop: threading.Event, wake: threading.Event) -> None:
+def _send(config: AgentConfig, token: str, offsets: Offsets, stop: threading.Event, wake: threading.Event) -> None:
     with Spool(Path(config.spool), config.spool_bounds) as spool:
-        links = [best_link(url, random.SystemRandom(), token) for url in config.collector.urls]
-        uplink = Uplink(links, spool, clock.now_ns)
+        links = [best_link(url, random.SystemRandom(), token, offsets) for url in config.collector.urls]
+        uplink = Uplink(links, spool, offsets.now_ns, offsets=offsets)
         keep_sending(uplink, stop, wake)
 
 

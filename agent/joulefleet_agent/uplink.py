@@ -15,6 +15,7 @@ from joulefleet.config import ConfigError
 from joulefleet.delivery import plain
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.link import Link
+from joulefleet_agent.offset import Offsets
 from joulefleet_agent.reply import NEVER, Delivered, Halve, Wait, due_ns
 from joulefleet_agent.spool import Spool, SpoolUnavailable, Waiting
 
@@ -27,11 +28,14 @@ BACKLOG_WINDOWS_PER_S = 500
 class Uplink:
     """Takes windows from the spool to the collectors. Raises SpoolUnavailable; what a collector does is no error."""
 
-    def __init__(self, links: Sequence[Link], spool: Spool, now: NowNs, *, live: bool = True) -> None:
+    def __init__(
+        self, links: Sequence[Link], spool: Spool, now: NowNs, *, live: bool = True, offsets: Offsets | None = None
+    ) -> None:
         self._links = links
         self._turn = 0
         self._spool = spool
         self._now = now
+        self._offsets = offsets or Offsets(now)
         self._live = live
         self._limit = BATCH_WINDOWS
         self._failures = 0
@@ -50,9 +54,11 @@ class Uplink:
             return None
         self._batch_id += 1
         batch = plain([one.body for one in waiting], self._batch_id, backfill=not self._live)
+        asked_ns = self._offsets.now_ns()
         verdict = self._links[self._turn].exchange(batch, self._failures)
         match verdict:
             case Delivered():
+                self._offsets.compare(asked_ns, verdict.now_ns)
                 self._take(waiting, verdict)
                 return self._pause(len(waiting))
             case Halve():

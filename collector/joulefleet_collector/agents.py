@@ -42,15 +42,20 @@ def agent_states(
     agents: Iterable[Row], facts: Iterable[Row], now_ns: int, expected: Sequence[str] = ()
 ) -> list[AgentState]:
     """All agents by name, those that are expected and never reported included."""
-    newest: dict[str, Row] = {}
-    for row in agents:
-        server = row.tags.get("server", "")
-        if server not in newest or row.start_ns > newest[server].start_ns:
-            newest[server] = row
     told = _facts(facts)
-    states = {server: _state(row, told.get(server, {}), now_ns) for server, row in newest.items()}
+    states = {server: _state(row, told.get(server, {}), now_ns) for server, row in newest(agents).items()}
     missing = {name: AgentState(server=name, status="never") for name in expected if name not in states}
     return [state for _, state in sorted({**states, **missing}.items())]
+
+
+def newest(agents: Iterable[Row]) -> dict[str, Row]:
+    """The newest of the agents' rows by server, whichever timeline it is of."""
+    found: dict[str, Row] = {}
+    for row in agents:
+        server = row.tags.get("server", "")
+        if server not in found or row.start_ns > found[server].start_ns:
+            found[server] = row
+    return found
 
 
 def _state(row: Row, facts: dict[str, str], now_ns: int) -> AgentState:

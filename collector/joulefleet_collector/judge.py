@@ -131,7 +131,7 @@ def _engine(one: EngineWindow, step_ns: int) -> Iterator[str]:
 def _own_cost(window: Window) -> Iterator[str]:
     for part in (window.losses, window.agent):
         for name in part.__struct_fields__:
-            if getattr(part, name) < 0:
+            if name != "clock_ahead_ns" and (getattr(part, name) or 0) < 0:
                 yield f"{name}: negative"
 
 

@@ -122,6 +122,8 @@ AGENT = RowKind(
         "rss_bytes",
         "spool_windows",
         "spool_bytes",
+        "clock_ahead_s",  # the agent's clock less the collector's
+        "clock_error_s",
         "lost_windows",
         "lost_s",
         "lost_j",

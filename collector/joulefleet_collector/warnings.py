@@ -1,7 +1,8 @@
-"""What a reader of figures must be warned of: clashing agents, restarts, joules without work, models, losses."""
+"""What a reader of figures must be warned of: clashing agents, clocks, losses, joules without work, models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from joulefleet_collector.agents import newest
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.store import Overlap, Total
 
@@ -9,6 +10,8 @@ Notice = dict[str, object]
 Told = Callable[[int], str]
 """An instant in words."""
 
+CLOCK_S = 2.0
+"""How far an agent's clock may surely be off: by more, its windows clearly tell of another time than they name."""
 LEDGER_IS_WIDER: Notice = {
     "code": "ledger_of_whole_servers",
     "message": "the ledger and its warnings tell of whole servers, not only of the work that was asked for",
@@ -26,6 +29,7 @@ def warnings(
     """All warnings about these sums, the gravest first."""
     return [
         *(_overlap(one, told) for one in overlaps),
+        *clocks(agents),
         *_losses(agents),
         *_unmatched(usage, ledger),
         *_restarts(usage),
@@ -44,6 +48,28 @@ def _overlap(one: Overlap, told: Told) -> Notice:
         "timelines": [f"{timeline:08x}" for timeline in one.timelines],
         "message": f"server '{one.server}' sent two accounts of the time from {since} to {until}: two agents bear this"
         " name, or its clock stepped back; joules of that time may be counted twice",
+    }
+
+
+def clocks(agents: Iterable[Row]) -> list[Notice]:
+    """One per server whose clock is surely off by more than CLOCK_S, as its newest row tells."""
+    return [_clock(server, row) for server, row in sorted(newest(agents).items()) if _surely_off_s(row) > CLOCK_S]
+
+
+def _surely_off_s(row: Row) -> float:
+    return abs(row.fields.get("clock_ahead_s", 0.0)) - row.fields.get("clock_error_s", 0.0)
+
+
+def _clock(server: str, row: Row) -> Notice:
+    ahead_s, error_s = row.fields["clock_ahead_s"], row.fields.get("clock_error_s", 0.0)
+    return {
+        "code": "agent_clock",
+        "server": server,
+        "clock_ahead_s": ahead_s,
+        "clock_error_s": error_s,
+        "message": f"the clock of '{server}' is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the"
+        f" collector's (to within {error_s:.2f} s), and its figures stand at other times than they should: keep the"
+        " clocks of both by NTP",
     }
 
 

@@ -110,7 +110,7 @@ class Losses(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class AgentCost(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What measuring itself cost in a window."""
+    """What measuring itself cost in a window, and how the agent's clock stood at its end."""
 
     cpu_ns: int = 0
     rss_bytes: int = 0
@@ -118,6 +118,10 @@ class AgentCost(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Estimated from CPU time and the watts of one core under load."""
     spool_windows: int = 0
     spool_bytes: int = 0
+    clock_ahead_ns: int | None = None
+    """The agent's clock less the collector's; None where no collector answered since the window before."""
+    clock_error_ns: int | None = None
+    """The true offset lies within so much of it: half the round trip of that answer."""
 
 
 class Window(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from joulefleet.delivery import plain
 from joulefleet.units import s_to_ns
 from joulefleet.window import Window
 from joulefleet_agent.link import BestLink, NoStream, PostLink, StreamLink, best_link
+from joulefleet_agent.offset import NOT_COMPARED, Offsets
 from joulefleet_agent.reply import Delivered, Halve, Wait
 from joulefleet_agent.spool import Spool
 from joulefleet_agent.uplink import Uplink
@@ -89,6 +90,16 @@ def test_one_stream_serves_many_batches_and_opens_again_after_a_close(collector:
     assert isinstance(link.exchange(plain([sent[3].encode()], 3), 0), Delivered)
     link.close()
     assert collector.windows() == sent[::-1]
+
+
+def test_clocks_are_compared_when_a_stream_opens_and_at_no_other_message(collector: Collector) -> None:
+    offsets = Offsets(lambda: NOW + 5_000_000_000)
+    link = StreamLink(collector.url, random.Random(1), timeout_s=5, offsets=offsets)
+    link.exchange(pack([]), 0)
+    assert offsets.take().ahead_ns == 5_000_000_000
+    link.exchange(pack([]), 0)
+    assert offsets.take() == NOT_COMPARED
+    link.close()
 
 
 def test_a_batch_that_the_collector_cannot_read_is_halved(collector: Collector) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from joulefleet.window import AgentCost
+from joulefleet_agent.offset import NOT_COMPARED, Offset
 from joulefleet_agent.own_cost import OwnCost, resident_bytes
 
 S = 1_000_000_000
@@ -15,6 +16,13 @@ def test_it_is_measured_from_one_asking_to_the_next() -> None:
     assert cost.since_last(3, 4) == AgentCost(
         cpu_ns=2 * S, rss_bytes=7, energy_uj=7_000_000, spool_windows=3, spool_bytes=4
     )
+    assert cost.since_last(0, 0) == AgentCost(rss_bytes=7)
+
+
+def test_how_the_clock_stands_is_told_where_it_is_known() -> None:
+    found = iter([Offset(-5, 3), NOT_COMPARED])
+    cost = OwnCost(lambda: 0, lambda: 7, lambda: next(found))
+    assert cost.since_last(0, 0) == AgentCost(rss_bytes=7, clock_ahead_ns=-5, clock_error_ns=3)
     assert cost.since_last(0, 0) == AgentCost(rss_bytes=7)
 
 

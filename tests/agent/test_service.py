@@ -15,7 +15,7 @@ from joulefleet.describe import Engine, Meter
 from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet.source import OpenSource, ProcessMustEnd, Source
 from joulefleet.window import Window, decode
-from joulefleet_agent.clock import AgentClock
+from joulefleet_agent.clock import AgentClock, wall_ns
 from joulefleet_agent.config import AgentConfig, CollectorConfig
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.pipeline import Pipeline
@@ -319,6 +319,23 @@ def test_an_agent_delivers_and_goes_on_after_a_restart(tmp_path: Path, collector
     assert {one["Authorization"] for one in collector.asked} == {"Bearer jf1.k1.3.1800000000.c2VjcmV0"}
 
 
+def test_an_agent_tells_in_its_windows_how_its_clock_stands(tmp_path: Path, collector: Any) -> None:
+    config = simulated(tmp_path, collector.url)
+    collector.now_ns = wall_ns() - 3_600 * S
+
+    def clocks() -> list[int]:
+        return [found for one in collector.taken if (found := one.agent.clock_ahead_ns) is not None]
+
+    stop = threading.Event()
+    thread = threading.Thread(target=run_agent, args=(config, "agent.toml", stop), daemon=True)
+    thread.start()
+    with collector.arrived:
+        assert collector.arrived.wait_for(clocks, WAIT_S)
+    stop.set()
+    thread.join(WAIT_S)
+    assert all(0 <= found - 3_600 * S <= 2 * WAIT_S * S for found in clocks())
+
+
 def test_a_typo_in_a_sources_table_is_refused_with_the_file(tmp_path: Path) -> None:
     config = simulated(tmp_path, "http://127.0.0.1:9", sources=[{"use": "simulated", "bords": 2}])
     with pytest.raises(ConfigError, match=r"agent\.toml: source simulated: bords: .*unknown") as told:
@@ -349,7 +366,7 @@ def test_what_every_window_bears() -> None:
     identity = identity_of(config)
     assert (identity.server, identity.pool, identity.site) == ("gpu-17", "prod", "fra")
     assert (identity.labels, identity.hardware) == ({"rack": "r7"}, "H100 x8")
-    assert set(identity.facts) == {"agent", "config", "kernel"}
+    assert set(identity.facts) == {"agent", "schema", "config", "kernel"}
     other = identity_of(AgentConfig(server="gpu-17", step_s=10.0))
     assert other.facts["config"] != identity.facts["config"]
     assert identity_of(config) == identity

@@ -14,6 +14,7 @@ from joulefleet.config import ConfigError
 from joulefleet.delivery import Answer, Rejected
 from joulefleet.window import Window
 from joulefleet_agent.link import PostLink
+from joulefleet_agent.offset import NOT_COMPARED, Offset, Offsets
 from joulefleet_agent.spool import Bounds, Spool
 from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending, read_token
 
@@ -115,6 +116,20 @@ def test_collectors_are_tried_in_turn(here: Here, collector: Any) -> None:
     assert uplink.send_once()
     assert uplink.send_once() == 0.0
     assert len(collector.taken) == 1
+    uplink.close()
+
+
+def test_the_clock_of_an_answer_is_compared_and_that_of_a_refusal_is_not(
+    here: Here, collector: Any, reply: Any
+) -> None:
+    offsets = Offsets(lambda: NOW)
+    uplink = Uplink([PostLink(collector.url, random.Random(1))], here.spool, lambda: NOW, offsets=offsets)
+    here.keep(1)
+    collector.now_ns, collector.replies = NOW + 3 * S, [reply(503)]
+    uplink.send_once()
+    assert offsets.take() == NOT_COMPARED
+    assert uplink.send_once() == 0.0
+    assert offsets.take() == Offset(-3 * S, 0)
     uplink.close()
 
 

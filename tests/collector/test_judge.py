@@ -83,6 +83,7 @@ def test_a_good_window_has_no_fault(a_window: AWindow) -> None:
         (lambda w: meter(w, trace_mw=(1,) * 513), "513 entries"),
         (lambda w: msgspec.structs.replace(w, losses=Losses(seconds=-1.0)), "seconds: negative"),
         (lambda w: msgspec.structs.replace(w, agent=AgentCost(cpu_ns=-1)), "cpu_ns: negative"),
+        (lambda w: msgspec.structs.replace(w, agent=AgentCost(clock_error_ns=-1)), "clock_error_ns: negative"),
     ],
 )
 def test_a_malformed_window_is_refused_with_what_is_wrong(
@@ -91,6 +92,10 @@ def test_a_malformed_window_is_refused_with_what_is_wrong(
     with pytest.raises(Refused, match="malformed") as refused:
         judge(spoil(a_window()), 0, LATE)
     assert said in refused.value.detail
+
+
+def test_a_clock_may_be_behind(a_window: AWindow) -> None:
+    judge(a_window(agent=AgentCost(clock_ahead_ns=-5, clock_error_ns=1)), 0, LATE)
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_TAGS))

@@ -30,6 +30,25 @@ def test_two_accounts_of_one_time_name_the_server_and_the_time() -> None:
     assert one["timelines"] == ["00000001", "00000abc"]
 
 
+def test_a_clock_is_told_where_it_is_surely_off_and_by_its_newest_row() -> None:
+    def clock(start_ns: int, server: str, ahead_s: float, error_s: float) -> Row:
+        return Row("agent", start_ns, {"server": server}, {"clock_ahead_s": ahead_s, "clock_error_s": error_s})
+
+    agents = (
+        clock(1, "mended", 900.0, 0.1),
+        clock(2, "mended", 0.0, 0.1),
+        clock(1, "fast", 3.0, 0.5),
+        clock(1, "slow", -3_600.0, 0.02),
+        clock(1, "unsure", 9.0, 8.0),
+        Row("agent", 3, {"server": "silent"}, {"lost_windows": 0}),
+    )
+    fast, slow = told(agents=agents)
+    assert (fast["code"], fast["server"], fast["clock_ahead_s"]) == ("agent_clock", "fast", 3.0)
+    assert "3.0 s ahead of the collector's (to within 0.50 s)" in str(fast["message"]) and "3600.0 s behind" in str(
+        slow["message"]
+    )
+
+
 def test_lost_and_refused_windows_are_told_by_agent() -> None:
     row = Row("agent", 0, {"server": "a", "timeline": "01"}, {"lost_windows": 2, "lost_s": 120.0, "lost_j": 5.0})
     (one,) = told(agents=(row,))

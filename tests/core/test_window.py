@@ -78,7 +78,7 @@ windows = st.builds(
     meters=st.lists(meters, max_size=2).map(tuple),
     engines=st.lists(engines, max_size=2).map(tuple),
     losses=st.builds(Losses, seconds=st.floats(0, 1e9), energy_uj=counts),
-    agent=st.builds(AgentCost, cpu_ns=counts),
+    agent=st.builds(AgentCost, cpu_ns=counts, clock_ahead_ns=st.none() | st.integers(-(2**62), 2**62)),
     facts=st.dictionaries(texts, texts, max_size=2),
 )
 WINDOW = Window(

@@ -34,8 +34,9 @@ _uj = cast("Callable[[Any], Ints]", units.mw_ns_to_uj)
 
 
 _COST = ("cpu_ns", "energy_uj", "rss_bytes", "spool_windows", "spool_bytes")
+_CLOCK = ("clock_ahead_ns", "clock_error_ns")
 _LOSSES = ("windows", "seconds", "energy_uj", "refused_windows")
-_of_cost, _of_losses = attrgetter(*_COST), attrgetter(*_LOSSES)
+_of_cost, _of_clock, _of_losses = attrgetter(*_COST), attrgetter(*_CLOCK), attrgetter(*_LOSSES)
 
 
 class Charge(NamedTuple):
@@ -322,6 +323,8 @@ def _agent(plan: Plan, windows: Sequence[Skimmed]) -> Columns:
     cost = np.array([_of_cost(w.agent) for w in windows], np.float64)
     measured = cost[:, _COST.index("rss_bytes")] > 0
     cpu_ns, energy_uj, *held = np.where(measured[:, np.newaxis], cost, np.nan).T
+    # Where a clock was not compared there is None, of which an array of floats makes NaN.
+    ahead_ns, error_ns = np.array([_of_clock(w.agent) for w in windows], np.float64).T
     lost_windows, lost_s, lost_uj, refused = np.array([_of_losses(w.losses) for w in windows], np.float64).T
     return {
         "windows": 1.0,
@@ -329,6 +332,8 @@ def _agent(plan: Plan, windows: Sequence[Skimmed]) -> Columns:
         "cpu_s": _s(cpu_ns),
         "energy_j": _j(energy_uj),
         **dict(zip(("rss_bytes", "spool_windows", "spool_bytes"), held, strict=True)),
+        "clock_ahead_s": _s(ahead_ns),
+        "clock_error_s": _s(error_ns),
         "lost_windows": lost_windows,
         "lost_s": lost_s,
         "lost_j": _j(lost_uj),

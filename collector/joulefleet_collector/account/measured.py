@@ -43,10 +43,10 @@ def meter(reading: MeterWindow, step_ns: int) -> Entry:
 
 
 def agent(window: Window) -> Entry:
-    """The entry of the agent: its own cost, its spool and what it has lost.
+    """The entry of the agent: its own cost, its spool, its clock and what it has lost.
 
     Its cost is unknown where it was not measured (a recording, or a window that was closed together with a later one
-    which bears the cost of both): every process holds some memory.
+    which bears the cost of both): every process holds some memory. Its clock is unknown where it was not compared.
     """
     cost, losses = window.agent, window.losses
     own = {
@@ -56,10 +56,12 @@ def agent(window: Window) -> Entry:
         "spool_windows": float(cost.spool_windows),
         "spool_bytes": float(cost.spool_bytes),
     }
+    clock = {"clock_ahead_s": cost.clock_ahead_ns, "clock_error_s": cost.clock_error_ns}
     fields = {
         "windows": 1.0,
         "window_s": ns_to_s(window.step_ns),
         **(own if cost.rss_bytes else {}),
+        **{name: ns_to_s(length_ns) for name, length_ns in clock.items() if length_ns is not None},
         "lost_windows": float(losses.windows),
         "lost_s": losses.seconds,
         "lost_j": uj_to_j(losses.energy_uj),

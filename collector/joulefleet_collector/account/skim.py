@@ -183,6 +183,7 @@ def _meter_agrees(one: SkimmedMeter, step_ns: int) -> bool:
 def _numbers(window: Skimmed) -> Iterable[float]:
     cost, losses = window.agent, window.losses
     yield from (cost.cpu_ns, cost.rss_bytes, cost.energy_uj, cost.spool_windows, cost.spool_bytes)
+    yield from (abs(cost.clock_ahead_ns or 0), cost.clock_error_ns or 0)
     yield from (losses.windows, losses.seconds, losses.energy_uj, losses.refused_windows)
 
 

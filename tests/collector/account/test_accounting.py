@@ -109,6 +109,8 @@ def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
             energy_uj=7,
             spool_windows=2,
             spool_bytes=9,
+            clock_ahead_ns=draw(st.none() | st.integers(-(10**12), 10**12)),
+            clock_error_ns=draw(st.none() | st.integers(0, 10**10)),
         ),
         losses=Losses(windows=draw(st.integers(0, 5)), seconds=draw(st.floats(0, 1e6)), energy_uj=3),
     )

@@ -54,6 +54,14 @@ def test_a_cost_that_was_not_measured_is_not_zero(build: SimpleNamespace) -> Non
     assert fields["lost_windows"] == 0
 
 
+def test_a_clock_that_was_compared_is_told_also_where_it_stands_right(build: SimpleNamespace) -> None:
+    late = agent(build.window(agent=AgentCost(clock_ahead_ns=-s_to_ns(3), clock_error_ns=s_to_ns(0.5)))).fields
+    assert (late["clock_ahead_s"], late["clock_error_s"]) == (-3, 0.5)
+    right = agent(build.window(agent=AgentCost(clock_ahead_ns=0, clock_error_ns=0))).fields
+    assert (right["clock_ahead_s"], right["clock_error_s"]) == (0, 0)
+    assert not {"clock_ahead_s", "clock_error_s"} & agent(build.window(agent=AgentCost(rss_bytes=7))).fields.keys()
+
+
 def test_the_agent_tells_its_cost_and_its_losses(build: SimpleNamespace) -> None:
     cost = AgentCost(cpu_ns=s_to_ns(0.5), rss_bytes=7, energy_uj=j_to_uj(2), spool_windows=3, spool_bytes=9)
     lost = Losses(windows=1, seconds=60.0, energy_uj=j_to_uj(500), refused_windows=4)

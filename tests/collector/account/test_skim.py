@@ -84,6 +84,7 @@ WINDOW_FAULTS: list[dict[str, Any]] = [
     {"losses": Losses(seconds=-1.0)},
     {"losses": Losses(seconds=float("nan"))},
     {"agent": AgentCost(cpu_ns=-1)},
+    {"agent": AgentCost(clock_error_ns=-1)},
 ]
 
 
@@ -100,6 +101,12 @@ def test_an_engine_that_would_be_refused_is_not_skimmed(build: SimpleNamespace, 
 @pytest.mark.parametrize("fault", WINDOW_FAULTS, ids=str)
 def test_a_window_that_would_be_refused_is_not_skimmed(build: SimpleNamespace, fault: dict[str, Any]) -> None:
     assert skim(four(build, **fault).encode()) is None
+
+
+def test_a_clock_that_is_behind_is_skimmed_and_one_that_is_months_off_is_read_whole(build: SimpleNamespace) -> None:
+    behind = skim(four(build, agent=AgentCost(clock_ahead_ns=-5)).encode())
+    assert behind is not None and behind.agent.clock_ahead_ns == -5
+    assert skim(four(build, agent=AgentCost(clock_ahead_ns=-(2**54))).encode()) is None
 
 
 def test_a_none_that_is_spelt_out_is_read_whole(build: SimpleNamespace) -> None:
