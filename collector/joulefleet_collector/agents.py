@@ -6,11 +6,14 @@ import msgspec
 
 from joulefleet.grid import rfc3339
 from joulefleet.units import ns_to_s, s_to_ns
-from joulefleet_collector.rows import Row
+from joulefleet_collector.rows import AGENT, SERVER_TAGS, WINDOW_TAGS, Row
 
 SILENT_WINDOWS = 5
 """An agent is silent when so many windows are due and did not come; and not before SILENT_S."""
 SILENT_S = 180.0
+STATUSES = ("ok", "silent", "loses", "never", "retired")
+OWN_TAGS = frozenset((*SERVER_TAGS, *WINDOW_TAGS, *AGENT.tags))
+"""Tags of an agent's row that are no labels."""
 
 
 class AgentState(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,15 +21,20 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
 
     server: str
     status: str
-    """`ok`, `silent`, `loses` (its spool was full, or windows were refused for good), or `never` reported."""
+    """`ok`, `silent`, `loses` (its spool was full, or windows were refused for good), `never` reported, or `retired`
+    (gone for good; its next window brings it back)."""
     pool: str = ""
     site: str = ""
+    labels: dict[str, str] = {}
     simulated: bool = False
     timeline: str = ""
     last_window: str = ""
     """End of the last window, RFC 3339; empty where none came."""
     lag_s: float | None = None
     """Seconds since then, by the collector's clock."""
+    clock_ahead_s: float | None = None
+    """The agent's clock less the collector's; known to within `clock_error_s`."""
+    clock_error_s: float | None = None
     spool_windows: float | None = None
     spool_bytes: float | None = None
     lost_windows: float | None = None
@@ -34,17 +42,31 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
     lost_j: float | None = None
     refused_windows: float | None = None
     rss_bytes: float | None = None
+    version: str = ""
+    """Of the agent; `schema` is that of its windows."""
+    schema: str = ""
     facts: dict[str, str] = {}
     """Versions, driver and the like, as last told."""
 
 
 def agent_states(
-    agents: Iterable[Row], facts: Iterable[Row], now_ns: int, expected: Sequence[str] = ()
+    agents: Iterable[Row],
+    facts: Iterable[Row],
+    now_ns: int,
+    expected: Sequence[str] = (),
+    retired: Mapping[str, int] | None = None,
 ) -> list[AgentState]:
-    """All agents by name, those that are expected and never reported included."""
-    told = _facts(facts)
-    states = {server: _state(row, told.get(server, {}), now_ns) for server, row in newest(agents).items()}
-    missing = {name: AgentState(server=name, status="never") for name in expected if name not in states}
+    """All agents by name, those included that are expected, or were retired, and never reported.
+
+    `retired` tells the end of the last window that a retired server had sent, by name.
+    """
+    told, gone = _facts(facts), retired or {}
+    states = {server: _state(row, told.get(server, {}), now_ns, gone) for server, row in newest(agents).items()}
+    missing = {
+        name: AgentState(server=name, status="retired" if name in gone else "never")
+        for name in (*expected, *gone)
+        if name not in states
+    }
     return [state for _, state in sorted({**states, **missing}.items())]
 
 
@@ -58,27 +80,33 @@ def newest(agents: Iterable[Row]) -> dict[str, Row]:
     return found
 
 
-def _state(row: Row, facts: dict[str, str], now_ns: int) -> AgentState:
-    window_s = row.fields.get("window_s", 0.0)
-    end_ns = row.start_ns + s_to_ns(window_s)
-    lag_s = ns_to_s(now_ns - end_ns)
-    told = ("spool_windows", "spool_bytes", "lost_windows", "lost_s", "lost_j", "refused_windows", "rss_bytes")
+def end_ns(row: Row) -> int:
+    """End of the window that an agent's row is of."""
+    return row.start_ns + s_to_ns(row.fields.get("window_s", 0.0))
+
+
+def _state(row: Row, facts: dict[str, str], now_ns: int, retired: Mapping[str, int]) -> AgentState:
+    server, lag_s = row.tags.get("server", ""), ns_to_s(now_ns - end_ns(row))
+    is_retired = end_ns(row) <= retired.get(server, -1)
     return AgentState(
-        server=row.tags.get("server", ""),
-        status=_status(row.fields, lag_s, window_s),
+        server=server,
+        status="retired" if is_retired else _status(row.fields, lag_s),
         pool=row.tags.get("pool", ""),
         site=row.tags.get("site", ""),
+        labels={name: value for name, value in sorted(row.tags.items()) if name not in OWN_TAGS},
         simulated=row.tags.get("simulated") == "true",
         timeline=row.tags.get("timeline", ""),
-        last_window=rfc3339(end_ns),
+        last_window=rfc3339(end_ns(row)),
         lag_s=lag_s,
+        version=facts.get("agent", ""),
+        schema=facts.get("schema", ""),
         facts=facts,
-        **{name: row.fields.get(name) for name in told},
+        **{name: row.fields.get(name) for name in AGENT.latest},
     )
 
 
-def _status(fields: Mapping[str, float], lag_s: float, window_s: float) -> str:
-    if lag_s > max(SILENT_WINDOWS * window_s, SILENT_S):
+def _status(fields: Mapping[str, float], lag_s: float) -> str:
+    if lag_s > max(SILENT_WINDOWS * fields.get("window_s", 0.0), SILENT_S):
         return "silent"
     return "loses" if fields.get("lost_windows") or fields.get("refused_windows") else "ok"
 

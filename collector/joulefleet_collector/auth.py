@@ -1,4 +1,4 @@
-"""Who may write and who may read: agents by their token, readers by a token of their own or from this machine."""
+"""Who may write, read and operate: agents, readers and operators by their tokens; this machine may always read."""
 
 import hmac
 import ipaddress
@@ -48,10 +48,13 @@ class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Gate:
     """Lets agents write as themselves. Without keys everyone may write: then only this machine reaches the port."""
 
-    def __init__(self, keys: Keys | None, read_token: str, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, keys: Keys | None, read_token: str, now_s: Callable[[], float], operator_token: str = ""
+    ) -> None:
         self._keys = keys
         self._read_token = read_token
         self._now_s = now_s
+        self._operator_token = operator_token
 
     def admit(self, token: str, batch: Batch, as_json: bool) -> None:
         """Let this batch in, or raise Refused: all its windows must be of the server whose token this is."""
@@ -69,11 +72,20 @@ class Gate:
             raise Refused(401, "a token is needed: `joulefleet collector token SERVER` makes one")
 
     def read(self, token: str, peer: str) -> None:
-        """Let this request read, or raise Refused. This machine may always."""
+        """Let this request read, or raise Refused. This machine may always, and who operates may read."""
         if self._keys is None or _is_here(peer):
             return
-        if not self._read_token or not hmac.compare_digest(token.encode(), self._read_token.encode()):
+        if not (_equal(token, self._read_token) or _equal(token, self._operator_token)):
             raise Refused(401, "reading from another machine needs the token of `auth.read_token_file`")
+
+    def operate(self, token: str) -> None:
+        """Let this request change what everybody sees of the fleet, or raise Refused.
+
+        Where there are keys this machine needs the token too: it has users who may read and no more, and a proxy on
+        it would lend its place to everyone.
+        """
+        if self._keys is not None and not _equal(token, self._operator_token):
+            raise Refused(401, "this needs the token of `auth.operator_token_file`; a reader's does not do")
 
 
 OPEN = Gate(None, "", lambda: 0.0)
@@ -141,6 +153,11 @@ def _server(body: msgspec.Raw, as_json: bool) -> str:
         return read(body, type=_Writer).server
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return ""
+
+
+def _equal(token: str, secret: str) -> bool:
+    """Whether it is this secret, compared in constant time; where none is set no token is."""
+    return bool(secret) and hmac.compare_digest(token.encode(errors="surrogateescape"), secret.encode())
 
 
 def _is_here(peer: str) -> bool:

@@ -40,6 +40,8 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Keys of the fleet, as `joulefleet collector token` makes them."""
     read_token_file: str = ""
     """The token with which another machine may read."""
+    operator_token_file: str = ""
+    """The token with which agents may be retired, and read."""
 
 
 class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

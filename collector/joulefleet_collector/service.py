@@ -170,7 +170,8 @@ def gate_of(auth: Auth, now_ns: Callable[[], int]) -> Gate:
     if not auth.key_file:
         return OPEN
     reader = read_secret(Path(auth.read_token_file)) if auth.read_token_file else ""
-    return Gate(load_keys(Path(auth.key_file)), reader, lambda: ns_to_s(now_ns()))
+    operator = read_secret(Path(auth.operator_token_file)) if auth.operator_token_file else ""
+    return Gate(load_keys(Path(auth.key_file)), reader, lambda: ns_to_s(now_ns()), operator)
 
 
 def _tls(listen: Listen) -> ssl.SSLContext | None:

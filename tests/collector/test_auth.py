@@ -17,8 +17,8 @@ KEYS = Keys(keys={"k1": KEY}, least_generation={"old": 2})
 TOKEN = mint("k1", KEY, "a")
 
 
-def gate(read_token: str = "") -> Gate:
-    return Gate(KEYS, read_token, lambda: 1_000)
+def gate(read_token: str = "", operator_token: str = "") -> Gate:
+    return Gate(KEYS, read_token, lambda: 1_000, operator_token)
 
 
 def batch(*bodies: bytes) -> Batch:
@@ -61,6 +61,7 @@ def test_without_keys_everyone_on_this_machine_may(a_window: Any) -> None:
     open_gate.admit("", batch(a_window("a").encode()), False)
     open_gate.connect("")
     open_gate.read("", "10.0.0.1")
+    open_gate.operate("")
 
 
 def test_reading_from_elsewhere_needs_the_readers_token() -> None:
@@ -70,6 +71,15 @@ def test_reading_from_elsewhere_needs_the_readers_token() -> None:
     assert refused(gate("reader").read, TOKEN, "10.0.0.1") == 401
     assert refused(gate().read, "", "10.0.0.1") == 401
     assert refused(gate().read, "", "not an address") == 401
+
+
+def test_operating_needs_the_operators_token_and_no_other_will_do() -> None:
+    gate("reader", "operator").operate("operator")
+    gate("reader", "operator").read("operator", "10.0.0.1")
+    for token in ("", "reader", TOKEN, "operator\u00e4", "\udcff"):
+        assert refused(gate("reader", "operator").operate, token) == 401
+    for token in ("", "reader"):
+        assert refused(gate("reader").operate, token) == 401
 
 
 def test_a_stream_without_a_token_is_not_opened() -> None:

@@ -7,7 +7,7 @@ window is new, so that a window sent twice counts once. Readers see the last com
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import zstandard
 from joulefleet.grid import HOUR_NS
 from joulefleet.window import Window, WrongSchema, decode
 from joulefleet_collector.rows import KINDS, Row
-from joulefleet_collector.store import counted, retention, schema
+from joulefleet_collector.store import counted, retention, retired, schema
 from joulefleet_collector.store.pending import SHARDS, Pending, is_waiting
 from joulefleet_collector.store.retention import Keep, Pruned
 from joulefleet_collector.store.rollup import grains, pieces
@@ -29,6 +29,7 @@ from joulefleet_collector.store.store import (
     Accounted,
     Overlap,
     Question,
+    Retired,
     StoreUnavailable,
     Total,
 )
@@ -199,6 +200,25 @@ class EmbeddedStore:
         with self._reading() as db:
             found = db.execute(_OVERLAPS, (since_ns, until_ns, HOUR_NS)).fetchall()
         return [Overlap(server, (one, other), since, until) for server, one, other, since, until in found]
+
+    def retired(self) -> Retired:
+        """Servers that were retired, also those that came back since."""
+        with self._reading() as db:
+            return self._retired(db)
+
+    def retire(self, changes: Mapping[str, int | None]) -> None:
+        """Keep these servers as retired; None takes one back. Durable when it returns."""
+        with self._writing() as db:
+            text = retired.written(retired.changed(self._retired(db), changes))
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('retired', ?)", (text,))
+
+    def _retired(self, db: sqlite3.Connection) -> Retired:
+        found = db.execute("SELECT value FROM meta WHERE name = 'retired'").fetchone()
+        return retired.read(found[0], str(self.path)) if found else {}
+
+    @property
+    def lines_set_aside(self) -> None:
+        """This store never refuses a row alone."""
 
     def check(self) -> None:
         """Raises StoreUnavailable where a write would fail now."""

@@ -6,7 +6,7 @@ whole when the batch is sent again.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ from joulefleet_collector.store.freshness import Marks, rows_to_read
 from joulefleet_collector.store.influx_wire import Wire
 from joulefleet_collector.store.lines import lines, tag_of
 from joulefleet_collector.store.overlap import Span, overlaps
+from joulefleet_collector.store.retired import RetiredFile
 from joulefleet_collector.store.rollup import canonical, grains, lasting
 from joulefleet_collector.store.set_aside import SetAside, store_good
 from joulefleet_collector.store.store import (
@@ -27,6 +28,7 @@ from joulefleet_collector.store.store import (
     Accounted,
     Overlap,
     Question,
+    Retired,
     StoreUnavailable,
     Total,
 )
@@ -50,10 +52,11 @@ class InfluxStore:
     ) -> None:
         """Reach the store, and make its bucket or database where that is missing and allowed. Raises StoreUnavailable.
 
-        `wire` is the store's own from here on. `data_dir` is where refused lines are set aside; `new_token` gives a
-        random number of `freshness.TOKEN_BITS`.
+        `wire` is the store's own from here on. `data_dir` is where refused lines are set aside and retired servers
+        are listed; `new_token` gives a random number of `freshness.TOKEN_BITS`.
         """
         self.set_aside = SetAside(data_dir)
+        self._retired = RetiredFile(data_dir)
         self._new_token = new_token
         self._now_ns = now_ns
         self._lived_ns = -1
@@ -137,6 +140,19 @@ class InfluxStore:
                 server, {timeline: sorted(several) for timeline, several in spans.items()}, since_ns, until_ns
             )
         return found
+
+    def retired(self) -> Retired:
+        """Servers that were retired by way of this collector, also those that came back since."""
+        return self._retired.read()
+
+    def retire(self, changes: Mapping[str, int | None]) -> None:
+        """Keep these servers as retired; None takes one back. Durable when it returns."""
+        self._retired.change(changes)
+
+    @property
+    def lines_set_aside(self) -> int:
+        """Lines that the server refused for good since this process started."""
+        return self.set_aside.lines
 
     def check(self) -> None:
         """Raises StoreUnavailable where a write would fail now, or where the store is no longer the one it was."""

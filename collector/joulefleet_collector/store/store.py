@@ -1,6 +1,6 @@
 """What every store must do: keep windows and their rows durably, and add up what is asked."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -17,6 +17,8 @@ DAY_NS = 24 * HOUR_NS
 STEP_NS: dict[Step, int] = {"none": 0, "minute": MINUTE_NS, "hour": HOUR_NS, "day": DAY_NS}
 """Length of each step; `none` adds up the whole time."""
 
+Retired = dict[str, int]
+"""Servers that are gone for good, each with the end of the last window that came, in nanoseconds; 0 where none did."""
 Account = Callable[[Window], list[Row]]
 """Accounting under one policy."""
 
@@ -124,6 +126,19 @@ class Store(Protocol):
 
     def timelines(self, since_ns: int, until_ns: int) -> list[Overlap]:
         """Timelines of one server that overlap in windows that start in this time."""
+        ...
+
+    def retired(self) -> Retired:
+        """Servers that were retired, also those that came back since."""
+        ...
+
+    def retire(self, changes: Mapping[str, int | None]) -> None:
+        """Keep these servers as retired; None takes one back. Durable when it returns."""
+        ...
+
+    @property
+    def lines_set_aside(self) -> int | None:
+        """Rows that were refused for good since this process opened the store; None where it never refuses one."""
         ...
 
     def check(self) -> None:

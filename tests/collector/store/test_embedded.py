@@ -40,6 +40,14 @@ def test_a_store_opened_again_has_everything_and_its_epoch(tmp_path: Path, put: 
         assert (store.epoch, joules(store), put(store, a_window())) == ("first", 600.0, 0)
 
 
+def test_retired_servers_outlive_a_collector_and_no_line_is_set_aside(tmp_path: Path) -> None:
+    with closing(EmbeddedStore(tmp_path, lambda: "first")) as store:
+        store.retire({"a": 5})
+        assert store.lines_set_aside is None
+    with closing(EmbeddedStore(tmp_path, lambda: "second")) as store:
+        assert store.retired() == {"a": 5}
+
+
 def test_writes_are_durable_by_the_settings_of_the_file(opened: EmbeddedStore) -> None:
     with opened._writing() as db:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)

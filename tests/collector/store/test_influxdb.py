@@ -100,7 +100,7 @@ def test_a_poisoned_line_is_set_aside_and_the_rest_is_stored(
         good = [Row("usage", start_ns, {"server": f"t{number}"}, {"active_j": 1.0}) for number in range(50)]
         influx.write([Accounted(window, window.encode(), [*good[:33], poison, *good[33:], poison])], 1)
     assert joules(influx) == 20 * 600.0 + 50.0
-    assert influx.set_aside.lines == 3
+    assert influx.set_aside.lines == influx.lines_set_aside == 3
     assert influx.set_aside.path.read_bytes().count(b"x" * 70_000) >= 3
     assert caplog.messages[0].startswith("http") and "refused 1 lines" in caplog.messages[0]
 

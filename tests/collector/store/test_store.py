@@ -220,6 +220,13 @@ def test_a_recount_that_fails_leaves_the_sums_as_they_were(keeping: Store, put: 
     assert sums(keeping) == {(): 600.0}
 
 
+def test_retired_servers_are_kept_until_they_are_taken_back(store: Store) -> None:
+    assert store.retired() == {}
+    store.retire({"a": 5, "b": 0, "c\n\u00e4": 7})
+    store.retire({"a": 6, "b": None, "nobody": None})
+    assert store.retired() == {"a": 6, "c\n\u00e4": 7}
+
+
 def test_overlapping_timelines_of_one_name_are_found(store: Store, put: Put, a_window: AWindow, start_ns: int) -> None:
     put(store, *(a_window("a", minute, timeline=7) for minute in range(10)))
     put(store, *(a_window("a", minute, timeline=9) for minute in range(8, 12)))
