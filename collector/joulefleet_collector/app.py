@@ -8,6 +8,7 @@ from itertools import islice
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from joulefleet.delivery import (
     BATCH_PATH,
@@ -25,10 +26,11 @@ from joulefleet.delivery import (
     unpack_json,
 )
 from joulefleet.window import Window, decode, decode_json
-from joulefleet_collector.agents import AgentState, agent_states
 from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.ingest import Ingest
+from joulefleet_collector.metrics import Meters
+from joulefleet_collector.operating import Operating
 from joulefleet_collector.sorting import Decode
 from joulefleet_collector.store.store import Store, StoreUnavailable
 from joulefleet_collector.stream import REFUSALS, Streams
@@ -46,14 +48,17 @@ log = logging.getLogger(__name__)
 def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN) -> web.Application:
     """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
     door = Door(store, ingest, now_ns, gate)
-    app = web.Application(middlewares=[_errors_told], client_max_size=MAX_BATCH_BYTES)
+    app = web.Application(middlewares=[_answers_counted(ingest.meters)], client_max_size=MAX_BATCH_BYTES)
     app.router.add_post(BATCH_PATH, door.take)
     app.router.add_get(BATCH_PATH, door.export)
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
     app.router.add_get(STREAM_PATH, streams.serve)
     app.on_shutdown.append(streams.end)
     app.router.add_get("/v1/usage", door.usage)
-    app.router.add_get("/v1/agents", door.agents)
+    operating = Operating(store, ingest, now_ns, gate)
+    app.router.add_get("/v1/agents", operating.agents)
+    app.router.add_post("/v1/agents/retire", operating.retire)
+    app.router.add_get("/metrics", operating.metrics)
     app.router.add_get("/-/healthy", door.healthy)
     app.router.add_get("/-/ready", door.ready)
     return app
@@ -115,15 +120,6 @@ class Door:
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
         return answer_usage(self._store, parse_usage(query, self._now_ns()))
 
-    async def agents(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
-        self._gate.read(_token(request), request.remote or "")
-        states = await asyncio.to_thread(self._agents, request.query.getall("expected", []))
-        return web.json_response(body=msgspec.json.encode({"agents": states}))
-
-    def _agents(self, expected: list[str]) -> list[AgentState]:
-        return agent_states(self._store.latest("agent"), self._store.latest("facts"), self._now_ns(), expected)
-
     async def healthy(self, _: web.Request) -> web.StreamResponse:
         """GET /-/healthy: the process answers."""
         return web.json_response({"healthy": True})
@@ -158,7 +154,19 @@ def _answer(request: web.Request, answer: Answer, headers: dict[str, str] | None
     return web.Response(status=answer.status, body=body, content_type=form, headers=headers)
 
 
-@web.middleware
+def _answers_counted(meters: Meters) -> Middleware:
+    @web.middleware
+    async def answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await _errors_told(request, handler)
+        is_batch = request.path == BATCH_PATH and request.method == "POST"
+        # A stream that is opened counts each of its batches itself.
+        if is_batch or (request.path == STREAM_PATH and response.status >= 400):
+            meters.answered(response.status, request.content_length or 0)
+        return response
+
+    return answered
+
+
 async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as an `Answer`, never a traceback."""
     try:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import msgspec
 
 from joulefleet.delivery import Answer, Batch
+from joulefleet_collector.metrics import Meters
 from joulefleet_collector.sorting import Arrived, Decode, Sorter
 from joulefleet_collector.store.store import DAY_NS, Account, Store, StoreUnavailable
 
@@ -58,7 +59,10 @@ class Ingest:
         account: Account,
         now_ns: Callable[[], int],
         keep_windows_ns: int = KEEP_WINDOWS_NS,
+        meters: Meters | None = None,
     ) -> None:
+        self.meters = meters or Meters()
+        """What is counted on the way."""
         self._store = store
         self._sorter = Sorter(account, keep_windows_ns)
         self._now_ns = now_ns
@@ -89,6 +93,11 @@ class Ingest:
     def is_storing(self) -> bool:
         """Whether a group is on its way into the store now."""
         return self._storing_since_s is not None
+
+    @property
+    def in_hand(self) -> tuple[int, int]:
+        """Batches that are not answered yet, and their bytes."""
+        return self._in_hand, self._in_hand_bytes
 
     def _check_room(self, now_s: float) -> None:
         if self._in_hand >= MAX_WAITING or self._in_hand_bytes >= MAX_WAITING_BYTES:
@@ -149,7 +158,8 @@ class Ingest:
         found = self._sorter.sort_out(arrived)
         accounted = [window for one in found for window in one.accounted]
         if accounted:
-            self._store.write(accounted, max(one.now_ns for one in arrived))
+            self.meters.commit(self._store, accounted, max(one.now_ns for one in arrived))
+        self.meters.refuse(rejected for one in found for rejected in one.rejected)
         epoch = self._store.epoch
         return [
             Answer(id=came.batch.id, rejected=one.rejected, store_epoch=epoch, now_ns=came.now_ns)

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from joulefleet.config import ConfigError
+from joulefleet.delivery import JSON_TYPE
 from joulefleet_collector.auth import read_secret
 from joulefleet_collector.report_table import report as as_text
 
@@ -56,11 +57,21 @@ def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
 
 def ask(url: str, path: str, options: Sequence[tuple[str, str]], token_file: Path | None = None) -> bytes:
     """The collector's answer. Raises click's UsageError where the question is wrong, ClickException otherwise."""
+    return _exchange(url, f"{path}?{urlencode(options)}", token_file)
+
+
+def tell(url: str, path: str, what: object, token_file: Path | None = None) -> bytes:
+    """The collector's answer to a request that changes something. Raises as `ask`."""
+    return _exchange(url, path, token_file, msgspec.json.encode(what))
+
+
+def _exchange(url: str, path: str, token_file: Path | None, body: bytes | None = None) -> bytes:
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.UsageError(f"'{url}' is no address of a collector; write it as {DEFAULT_URL}")
     headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
+    headers |= {"Content-Type": JSON_TYPE} if body else {}
     try:
-        request = Request(f"{url.rstrip('/')}{path}?{urlencode(options)}", headers=headers)  # noqa: S310 the scheme is checked above
+        request = Request(f"{url.rstrip('/')}{path}", body, headers)  # noqa: S310 the scheme is checked above
         with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 the scheme is checked above
             return bytes(answer.read())
     except HTTPError as error:

@@ -44,6 +44,30 @@ def test_the_newest_timeline_and_the_newest_facts_stand() -> None:
     assert (state.timeline, state.spool_windows, state.facts) == ("new", 1.0, {"driver": "580"})
 
 
+def test_a_retired_server_is_neither_silent_nor_missing_until_it_reports_again() -> None:
+    end_ns = NOW - 900 * S
+    rows = [agent("gone", 900), agent("back", 900), agent("back", 10), agent("left", 900)]
+    retired = {"gone": end_ns, "back": end_ns, "never": 0}
+    states = agent_states(rows, [], NOW, ["gone", "never", "nobody"], retired)
+    assert {one.server: one.status for one in states} == {
+        "gone": "retired",
+        "back": "ok",
+        "left": "silent",
+        "never": "retired",
+        "nobody": "never",
+    }
+
+
+def test_labels_clock_and_versions_are_told() -> None:
+    row = agent("a", 5, clock_ahead_s=-0.5, clock_error_s=0.01)
+    tagged = Row("agent", row.start_ns, {**row.tags, "rack": "r1", "step_s": "60"}, row.fields)
+    (state,) = agent_states([tagged], [fact("a", "agent", "0.1.0", 1), fact("a", "schema", "1", 1)], NOW)
+    assert state.labels == {"rack": "r1"}
+    assert (state.clock_ahead_s, state.clock_error_s) == (-0.5, 0.01)
+    assert (state.version, state.schema) == ("0.1.0", "1")
+
+
 def test_what_an_agent_does_not_tell_is_not_zero() -> None:
     (state,) = agent_states([agent("a", 5)], [], NOW)
     assert state.lost_j is None
+    assert state.clock_ahead_s is None

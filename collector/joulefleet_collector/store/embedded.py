@@ -217,6 +217,11 @@ class EmbeddedStore:
         return retired.read(found[0], str(self.path)) if found else {}
 
     @property
+    def tells_known(self) -> bool:
+        """Whether `write` tells windows that were there from those that are new."""
+        return True
+
+    @property
     def lines_set_aside(self) -> None:
         """This store never refuses a row alone."""
 

@@ -150,6 +150,11 @@ class InfluxStore:
         self._retired.change(changes)
 
     @property
+    def tells_known(self) -> bool:
+        """InfluxDB does not say whether a row was there."""
+        return False
+
+    @property
     def lines_set_aside(self) -> int:
         """Lines that the server refused for good since this process started."""
         return self.set_aside.lines

@@ -137,6 +137,11 @@ class Store(Protocol):
         ...
 
     @property
+    def tells_known(self) -> bool:
+        """Whether `write` tells windows that were there from those that are new."""
+        ...
+
+    @property
     def lines_set_aside(self) -> int | None:
         """Rows that were refused for good since this process opened the store; None where it never refuses one."""
         ...
