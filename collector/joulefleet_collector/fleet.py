@@ -47,8 +47,8 @@ class Fleet:
         return Listing(chosen, clocks(row for row in rows if row.tags.get("server", "") in present))
 
     def summary(self) -> Summary:
-        """What a scrape tells of the fleet."""
-        rows = newest(self._store.latest("agent"))
+        """What a scrape tells of the fleet, from what the store has at hand."""
+        rows = newest(self._store.heard())
         states = agent_states(rows.values(), [], self._now_ns(), retired=self._store.retired())
         by_status = dict.fromkeys(SUMMED, 0)
         for state in states:

@@ -43,12 +43,12 @@ class Asked(EmbeddedStore):
         self.free = threading.Event()
         self.free.set()
 
-    def latest(self, kind: str) -> list[Row]:
+    def heard(self) -> list[Row]:
         self.asked += 1
         self.free.wait(20)
         if self.down:
             raise StoreUnavailable("db", "gone", "bring it back")
-        return super().latest(kind)
+        return super().heard()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import zstandard
 
 from joulefleet.grid import HOUR_NS
 from joulefleet.window import Window, WrongSchema, decode
+from joulefleet_collector.agents import end_ns, newest
 from joulefleet_collector.rows import KINDS, Row
 from joulefleet_collector.store import counted, retention, retired, schema
 from joulefleet_collector.store.pending import SHARDS, Pending, is_waiting
@@ -128,12 +129,18 @@ class EmbeddedStore:
 
     def latest(self, kind: str) -> list[Row]:
         """The newest row of each combination of tags, without the tags that rollups drop."""
-        statement = "SELECT start_ns, tags, fields FROM latest JOIN series ON id = series WHERE kind = ? ORDER BY tags"
         with self._reading_sums() as db:
-            found = db.execute(statement, (kind,)).fetchall()
-        return [
-            Row(kind, start, msgspec.json.decode(tags), msgspec.json.decode(fields)) for start, tags, fields in found
-        ]
+            return _latest(db, kind)
+
+    def heard(self) -> list[Row]:
+        """The newest agent's row of each server, at hand without adding anything up.
+
+        Its time is that of the newest window; what else it tells may be of one some minutes before, or missing.
+        """
+        with self._reading() as db:
+            rows = newest(_latest(db, "agent"))
+            ends = db.execute("SELECT server, max(end_ns) FROM timelines GROUP BY server").fetchall()
+        return [*{**rows, **{server: _moved(server, rows.get(server), end) for server, end in ends}}.values()]
 
     def tags(self, kind: str) -> set[str]:
         """Names of the tags that rows of this kind have so far, labels included."""
@@ -287,6 +294,19 @@ class EmbeddedStore:
             return decode(zstandard.ZstdDecompressor().decompress(body))
         except (zstandard.ZstdError, msgspec.MsgspecError, WrongSchema) as error:
             raise StoreUnavailable(str(self.path), f"window {number} is damaged: {error}", "put back a copy") from error
+
+
+def _latest(db: sqlite3.Connection, kind: str) -> list[Row]:
+    statement = "SELECT start_ns, tags, fields FROM latest JOIN series ON id = series WHERE kind = ? ORDER BY tags"
+    found = db.execute(statement, (kind,)).fetchall()
+    return [Row(kind, start, msgspec.json.decode(tags), msgspec.json.decode(fields)) for start, tags, fields in found]
+
+
+def _moved(server: str, row: Row | None, until_ns: int) -> Row:
+    """The row as if it were of the window that ends there."""
+    if row is None:
+        return Row("agent", until_ns, {"server": server}, {})
+    return Row("agent", row.start_ns + max(until_ns - end_ns(row), 0), row.tags, row.fields)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -112,6 +112,10 @@ class InfluxStore:
         newest = {canonical(kept.tags): kept for kept in map(lasting, rows)}
         return [newest[tags] for tags in sorted(newest)]
 
+    def heard(self) -> list[Row]:
+        """The newest agent's row of each server and timeline."""
+        return self.latest("agent")
+
     def tags(self, kind: str) -> set[str]:
         """Names of the tags that rows of this kind have so far, labels included."""
         (answer,) = self._reading.ask(influxql.tag_keys(kind))

@@ -109,6 +109,13 @@ class Store(Protocol):
         """The newest row of each combination of tags, without the tags that rollups drop."""
         ...
 
+    def heard(self) -> list[Row]:
+        """The newest agent's row of each server, at hand without adding anything up.
+
+        Its time is that of the newest window; what else it tells may be of one some minutes before, or missing.
+        """
+        ...
+
     def tags(self, kind: str) -> set[str]:
         """Names of the tags that rows of this kind have so far, labels included."""
         ...

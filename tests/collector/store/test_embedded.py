@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from joulefleet.window import Window
+from joulefleet_collector.agents import end_ns
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store import embedded
 from joulefleet_collector.store.embedded import FILE_NAME, EmbeddedStore
+from joulefleet_collector.store.pending import is_waiting
 from joulefleet_collector.store.store import Accounted, Question, StoreUnavailable
 
 Put = Callable[..., int]
@@ -46,6 +48,17 @@ def test_retired_servers_outlive_a_collector_and_no_line_is_set_aside(tmp_path: 
         assert store.lines_set_aside is None
     with closing(EmbeddedStore(tmp_path, lambda: "second")) as store:
         assert store.retired() == {"a": 5}
+
+
+def test_servers_are_heard_while_their_rows_wait_to_be_added_up(
+    opened: EmbeddedStore, put: Put, a_window: AWindow
+) -> None:
+    put(opened, a_window("s0"))
+    put(opened, *(a_window(f"s{number}", minute=5) for number in range(100)))
+    newest_ns = a_window(minute=5).end_ns
+    assert {row.tags["server"]: end_ns(row) for row in opened.heard()} == {f"s{k}": newest_ns for k in range(100)}
+    with opened._reading() as db:
+        assert is_waiting(db)
 
 
 def test_writes_are_durable_by_the_settings_of_the_file(opened: EmbeddedStore) -> None:

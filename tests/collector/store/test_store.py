@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Losses, Window
+from joulefleet_collector.agents import end_ns, newest
 from joulefleet_collector.rows import KINDS, Row
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, Accounted, Question, Store, StoreUnavailable
 
@@ -168,6 +169,19 @@ def test_latest_keeps_the_newest_whatever_the_order_of_arrival(store: Store, put
     put(store, a_window(minute=2, losses=Losses(windows=1)), a_window("b", losses=Losses(windows=9)))
     newest = {row.tags["server"]: row.fields["lost_windows"] for row in store.latest("agent")}
     assert newest == {"a": 3, "b": 9}
+
+
+def test_servers_are_heard_at_the_time_of_their_newest_window(store: Store, a_window: AWindow) -> None:
+    def agent(window: Window, **told: float) -> Accounted:
+        tags = {"server": window.server, "timeline": f"{window.timeline:08x}", "step_s": "60"}
+        row = Row("agent", window.start_ns, tags, {"windows": 1.0, "window_s": 60.0, **told})
+        return Accounted(window, window.encode(), [row])
+
+    sent = [a_window("a", 5), a_window("a", 9, timeline=2), a_window("a", 7, timeline=2), a_window("b", 1)]
+    store.write([agent(one, spool_windows=float(number)) for number, one in enumerate(sent)], 1)
+    found = newest(store.heard())
+    assert {server: end_ns(row) for server, row in found.items()} == {"a": sent[1].end_ns, "b": sent[3].end_ns}
+    assert {server: row.fields["spool_windows"] for server, row in found.items()} == {"a": 1.0, "b": 3.0}
 
 
 def test_the_agent_keeps_its_timeline_and_other_rows_do_not(store: Store, put: Put, a_window: AWindow) -> None:
