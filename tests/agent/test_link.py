@@ -95,9 +95,9 @@ def test_one_stream_serves_many_batches_and_opens_again_after_a_close(collector:
 def test_clocks_are_compared_when_a_stream_opens_and_at_no_other_message(collector: Collector) -> None:
     offsets = Offsets(lambda: NOW + 5_000_000_000)
     link = StreamLink(collector.url, random.Random(1), timeout_s=5, offsets=offsets)
-    link.exchange(pack([]), 0)
+    link.exchange(plain([]), 0)
     assert offsets.take().ahead_ns == 5_000_000_000
-    link.exchange(pack([]), 0)
+    link.exchange(plain([]), 0)
     assert offsets.take() == NOT_COMPARED
     link.close()
 

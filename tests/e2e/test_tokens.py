@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fixtures.collectors import Collector, in_this_process
-from joulefleet.delivery import MSGPACK_TYPE, pack
+from joulefleet.delivery import MSGPACK_TYPE, pack, plain
 from joulefleet.window import Window
 from joulefleet_agent.link import PostLink, StreamLink
 from joulefleet_agent.reply import Delivered, Wait
@@ -52,8 +52,8 @@ def collector(tmp_path: Path, keys: Path) -> Iterator[Collector]:
 @pytest.mark.parametrize("kind", [PostLink, StreamLink])
 def test_a_server_writes_as_itself_only(collector: Collector, keys: Path, kind: Any) -> None:
     link = kind(collector.url, random.Random(1), token_of("a", keys))
-    assert isinstance(link.exchange(pack([window_of("a")]), 0), Delivered)
-    verdict = link.exchange(pack([window_of("b")]), 0)
+    assert isinstance(link.exchange(plain([window_of("a")]), 0), Delivered)
+    verdict = link.exchange(plain([window_of("b")]), 0)
     link.close()
     assert isinstance(verdict, Wait)
     assert verdict.loud
@@ -65,7 +65,7 @@ def test_a_server_writes_as_itself_only(collector: Collector, keys: Path, kind: 
 @pytest.mark.parametrize("token", ["", "nonsense"])
 def test_without_a_good_token_nothing_is_written(collector: Collector, kind: Any, token: str) -> None:
     link = kind(collector.url, random.Random(1), token)
-    verdict = link.exchange(pack([window_of("a")]), 0)
+    verdict = link.exchange(plain([window_of("a")]), 0)
     link.close()
     assert isinstance(verdict, Wait)
     assert "HTTP 401" in verdict.reason
@@ -76,8 +76,10 @@ def test_a_token_that_was_withdrawn_no_longer_writes(tmp_path: Path, keys: Path)
     old, new = token_of("a", keys), token_of("a", keys, "--generation", "2")
     keys.write_text(keys.read_text() + "a = 2\n")
     with in_this_process(tmp_path / "store", lambda: NOW, Auth(key_file=str(keys))) as collector:
-        assert isinstance(PostLink(collector.url, random.Random(1), old).exchange(pack([window_of("a")]), 0), Wait)
-        assert isinstance(PostLink(collector.url, random.Random(1), new).exchange(pack([window_of("a")]), 0), Delivered)
+        assert isinstance(PostLink(collector.url, random.Random(1), old).exchange(plain([window_of("a")]), 0), Wait)
+        assert isinstance(
+            PostLink(collector.url, random.Random(1), new).exchange(plain([window_of("a")]), 0), Delivered
+        )
 
 
 def test_a_token_as_json_and_with_an_end(keys: Path) -> None:
