@@ -28,6 +28,7 @@ from joulefleet.delivery import (
 from joulefleet.window import Window, decode, decode_json
 from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
+from joulefleet_collector.config import Role
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.metrics import Meters
 from joulefleet_collector.operating import Operating
@@ -45,23 +46,35 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-def make_app(store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN) -> web.Application:
+def make_app(
+    store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN, role: Role = "all"
+) -> web.Application:
     """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
     door = Door(store, ingest, now_ns, gate)
     app = web.Application(middlewares=[_answers_counted(ingest.meters)], client_max_size=MAX_BATCH_BYTES)
-    app.router.add_post(BATCH_PATH, door.take)
-    app.router.add_get(BATCH_PATH, door.export)
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
-    app.router.add_get(STREAM_PATH, streams.serve)
     app.on_shutdown.append(streams.end)
-    app.router.add_get("/v1/usage", door.usage)
     operating = Operating(store, ingest, now_ns, gate)
-    app.router.add_get("/v1/agents", operating.agents)
-    app.router.add_post("/v1/agents/retire", operating.retire)
+    takes, answers = role != "watch", role != "ingest"
+    app.router.add_post(BATCH_PATH, door.take if takes else _takes_none)
+    app.router.add_get(STREAM_PATH, streams.serve if takes else _takes_none)
+    app.router.add_get(BATCH_PATH, door.export if answers else _answers_none)
+    app.router.add_get("/v1/usage", door.usage if answers else _answers_none)
+    app.router.add_get("/v1/agents", operating.agents if answers else _answers_none)
+    app.router.add_post("/v1/agents/retire", operating.retire if answers else _answers_none)
     app.router.add_get("/metrics", operating.metrics)
     app.router.add_get("/-/healthy", door.healthy)
     app.router.add_get("/-/ready", door.ready)
     return app
+
+
+async def _takes_none(_: web.Request) -> web.StreamResponse:
+    # An agent keeps its windows and turns to its next collector.
+    raise web.HTTPMisdirectedRequest(text="this collector has the role watch; send windows to one of the role ingest")
+
+
+async def _answers_none(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPNotFound(text="this collector has the role ingest; ask the one of the role watch")
 
 
 class Door:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import click
 import msgspec
@@ -16,12 +16,13 @@ from joulefleet.config import ConfigError
 from joulefleet_collector.api import BadQuestion
 from joulefleet_collector.auth import new_token
 from joulefleet_collector.check import checked, told
-from joulefleet_collector.config import configure
+from joulefleet_collector.config import MOST_WORKERS, Role, configure
 from joulefleet_collector.service import CannotListen, serve
 from joulefleet_collector.service import run as run_loop
 from joulefleet_collector.sizing import Fleet
 from joulefleet_collector.store.export import NoParquet
 from joulefleet_collector.store.store import NotKept, StoreUnavailable
+from joulefleet_collector.workers import WorkerEnded, serve_with_workers
 
 T = TypeVar("T")
 
@@ -41,16 +42,33 @@ def collector() -> None:
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="Port on 127.0.0.1; 0 lets the system choose. [default: 8765]"
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    help="Processes that take windows in; from two on, one more writes for all of them. [default: 1]",
+)
+@click.option(
+    "--role",
+    type=click.Choice(get_args(Role)),
+    help="On InfluxDB: only take windows (ingest), or only add up and answer (watch). [default: all]",
+)
 @config_option
-def run(data_dir: str | None, port: int | None, config_file: Path | None) -> None:
+def run(
+    data_dir: str | None, port: int | None, workers: int | None, role: Role | None, config_file: Path | None
+) -> None:
     """Listen until SIGTERM or Ctrl-C."""
-    config = or_exit(lambda: configure(config_file, data_dir, port))
+    config = or_exit(lambda: configure(config_file, data_dir, port, workers, role))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 
     def announce(address: str) -> None:
         click.echo(f"collector listens on {address}, data in {config.data_dir}")
 
-    or_exit(lambda: run_loop(serve(config, announce)))
+    try:
+        or_exit(
+            lambda: serve_with_workers(config, announce) if config.workers > 1 else run_loop(serve(config, announce))
+        )
+    except WorkerEnded as error:
+        raise click.ClickException(str(error)) from error
 
 
 @collector.command()

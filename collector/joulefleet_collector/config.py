@@ -16,6 +16,9 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 DEFAULT_KEEP_DAYS = 7.0
 DEFAULT_KEEP_MINUTES_DAYS = 90.0
+MOST_WORKERS = 64
+
+Role = Literal["all", "ingest", "watch"]
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +73,10 @@ class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     auth: Auth = Auth()
     store: StoreConfig = StoreConfig()
     policy: Policy = Policy()
+    workers: Annotated[int, msgspec.Meta(ge=1, le=MOST_WORKERS)] = 1
+    """Processes that take windows in. From two on, one more writes for all of them."""
+    role: Role = "all"
+    """`ingest` takes windows and answers no questions; `watch` adds up and answers, and takes none."""
 
     @property
     def data_dir(self) -> Path:
@@ -77,7 +84,9 @@ class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return Path(self.store.data_dir)
 
 
-def configure(path: Path | None, data_dir: str | None, port: int | None) -> CollectorConfig:
+def configure(
+    path: Path | None, data_dir: str | None, port: int | None, workers: int | None = None, role: Role | None = None
+) -> CollectorConfig:
     """The configuration of this file, or the default one, with what the command line says. Raises ConfigError."""
     config = load(path, CollectorConfig) if path else CollectorConfig()
     listen = config.listen if port is None else msgspec.structs.replace(config.listen, port=port)
@@ -86,7 +95,18 @@ def configure(path: Path | None, data_dir: str | None, port: int | None) -> Coll
     _check_reach(listen, config.auth, where)
     if not store.data_dir:
         raise ConfigError(where, "store.data_dir", "say where to keep the data, here or with --data-dir")
-    return msgspec.structs.replace(config, listen=listen, store=store)
+    said = msgspec.structs.replace(
+        config, listen=listen, store=store, workers=workers or config.workers, role=role or config.role
+    )
+    _check_share(said, where)
+    return said
+
+
+def _check_share(config: CollectorConfig, where: str) -> None:
+    """Only a store that several collectors can reach can be shared by roles."""
+    if config.role != "all" and config.store.kind == "embedded":
+        reason = f"'{config.role}' needs an InfluxDB; with the embedded store one collector does all: leave it out"
+        raise ConfigError(where, "role", reason)
 
 
 def _check_reach(listen: Listen, auth: Auth, where: str) -> None:

@@ -7,7 +7,8 @@ took, up to GROUP_S, so that a busy collector commits seldom and a quiet one at 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import msgspec
 
@@ -60,10 +61,13 @@ class Ingest:
         now_ns: Callable[[], int],
         keep_windows_ns: int = KEEP_WINDOWS_NS,
         meters: Meters | None = None,
+        store_works_elsewhere: bool = False,
     ) -> None:
+        """`store_works_elsewhere`: a write waits for another process, and requests are looked at meanwhile."""
         self.meters = meters or Meters()
         """What is counted on the way."""
         self._store = store
+        self._store_works_elsewhere = store_works_elsewhere
         self._sorter = Sorter(account, keep_windows_ns)
         self._now_ns = now_ns
         self._waiting: deque[_Waiting] = deque()
@@ -72,6 +76,7 @@ class Ingest:
         self._storing_since_s: float | None = None
         self._storing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "store")
+        self._thread_is_idle = Event()
 
     async def take(self, batch: Batch, decode: Decode) -> Answer:
         """Keep the good windows of a batch, durably when this returns, and name the others.
@@ -111,10 +116,12 @@ class Ingest:
         while self._waiting:
             group = self._next_group()
             began_s = self._storing_since_s = loop.time()
+            self._thread_is_idle.clear()
             storing = self._thread.submit(self._store_group, [one.arrived for one in group])
+            storing.add_done_callback(lambda _: self._thread_is_idle.set())
             # Two threads that take turns at every row cost half as much again as one after the other. So this one
-            # stands still meanwhile, and goes on only where the store is slow.
-            wait([storing], STILL_S)
+            # stands still meanwhile, and goes on only where the store is slow or works elsewhere.
+            self._thread_is_idle.wait(STILL_S)
             outcomes = await asyncio.wrap_future(storing)
             self._storing_since_s = None
             for one, outcome in zip(group, outcomes, strict=True):
@@ -156,6 +163,8 @@ class Ingest:
 
     def _stored(self, arrived: Sequence[Arrived]) -> list[Answer]:
         found = self._sorter.sort_out(arrived)
+        if self._store_works_elsewhere:
+            self._thread_is_idle.set()
         accounted = [window for one in found for window in one.accounted]
         if accounted:
             self.meters.commit(self._store, accounted, max(one.now_ns for one in arrived))

@@ -6,9 +6,10 @@ import gc
 import os
 import secrets
 import signal
+import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
@@ -78,7 +79,11 @@ def opened(config: CollectorConfig, environment: Mapping[str, str]) -> tuple[Sto
         store = open_store(config)
         return store, upkeep(lambda: store.prune(config.store.keep, time.time_ns()))
     influx = open_influx(config, environment)
-    return influx, rolled_up(influx.roll_up) if influx.readable else nullcontext()
+    if config.role == "watch" and not influx.readable:
+        influx.close()
+        raise ConfigError("configuration", "role", "'watch' asks the store, and store.influxdb.read is false")
+    makes_sums = influx.readable and config.role != "ingest"
+    return influx, rolled_up(influx.roll_up) if makes_sums else nullcontext()
 
 
 def open_influx(config: CollectorConfig, environment: Mapping[str, str]) -> "InfluxStore":
@@ -127,40 +132,58 @@ async def serve(config: CollectorConfig, announce: Callable[[str], None]) -> Non
 
     Raises StoreUnavailable or CannotListen.
     """
-    told_to_end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_end.set)
+    told_to_end = ends_on_signal()
     store, keeping = opened(config, os.environ)
     with closing(store):
         async with keeping, listening(config, store, under(config.policy), time.time_ns) as address:
-            gc.freeze()
-            gc.set_threshold(*GC_THRESHOLDS)
+            collect_seldom()
             announce(address)
             notify(READY)
-            await _alive_until(told_to_end)
+            await beat(lambda: notify(ALIVE), told_to_end)
             notify(STOPPING)
 
 
-async def _alive_until(told_to_end: asyncio.Event) -> None:
-    """Tell the service manager again and again that the loop runs."""
+def ends_on_signal() -> asyncio.Event:
+    """Set on SIGTERM or SIGINT."""
+    told_to_end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
+    return told_to_end
+
+
+def collect_seldom() -> None:
+    """What is there now stays, and what comes is seldom looked through for garbage."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+async def beat(tell: Callable[[], object], told_to_end: asyncio.Event) -> None:
+    """Tell now, and again and again, that the loop runs, until told to end."""
     while not told_to_end.is_set():
-        notify(ALIVE)
+        tell()
         with suppress(TimeoutError):
             await asyncio.wait_for(told_to_end.wait(), ALIVE_EVERY_S)
 
 
 @asynccontextmanager
 async def listening(
-    config: CollectorConfig, store: Store, account: Account, now_ns: Callable[[], int]
+    config: CollectorConfig,
+    store: Store,
+    account: Account,
+    now_ns: Callable[[], int],
+    sockets: Sequence[socket.socket] = (),
 ) -> AsyncIterator[str]:
-    """The collector's HTTP door, open while inside; gives its address. Raises CannotListen."""
-    ingest = Ingest(store, account, now_ns, config.store.keep.windows_ns)
-    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns))
+    """The collector's HTTP door, open while inside; gives its address. Raises CannotListen or ConfigError.
+
+    It opens on `sockets`, which are bound, or where the configuration says.
+    """
+    elsewhere = config.store.kind == "influxdb" or config.workers > 1
+    ingest = Ingest(store, account, now_ns, config.store.keep.windows_ns, elsewhere)
+    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role)
     runner = web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:
-        yield await _listen(runner, config.listen)
+        yield await _listen(runner, config.listen, sockets)
     finally:
         await runner.cleanup()
 
@@ -174,7 +197,7 @@ def gate_of(auth: Auth, now_ns: Callable[[], int]) -> Gate:
     return Gate(load_keys(Path(auth.key_file)), reader, lambda: ns_to_s(now_ns()), operator)
 
 
-def _tls(listen: Listen) -> ssl.SSLContext | None:
+def tls_of(listen: Listen) -> ssl.SSLContext | None:
     """The certificate with which the collector answers. Raises ConfigError."""
     if not listen.has_tls:
         return None
@@ -187,12 +210,25 @@ def _tls(listen: Listen) -> ssl.SSLContext | None:
     return context
 
 
-async def _listen(runner: web.AppRunner, listen: Listen) -> str:
-    host, port, tls = listen.host, listen.port, _tls(listen)
-    try:
-        await web.TCPSite(runner, host, port, backlog=BACKLOG, ssl_context=tls).start()
-    except OSError as error:
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
-        raise CannotListen(host, port, reason) from error
-    name = f"[{host}]" if ":" in host else host
-    return f"{'https' if tls else 'http'}://{name}:{runner.addresses[0][1]}"
+async def _listen(runner: web.AppRunner, listen: Listen, sockets: Sequence[socket.socket]) -> str:
+    tls = tls_of(listen)
+    for one in sockets:
+        await web.SockSite(runner, one, backlog=BACKLOG, ssl_context=tls).start()
+    if not sockets:
+        try:
+            await web.TCPSite(runner, listen.host, listen.port, backlog=BACKLOG, ssl_context=tls).start()
+        except OSError as error:
+            raise cannot_listen(listen, error) from error
+    return url_of(listen, runner.addresses[0][1])
+
+
+def cannot_listen(listen: Listen, error: OSError) -> CannotListen:
+    """Why this address is not to be had."""
+    reason = "the port is in use" if error.errno == errno.EADDRINUSE else str(error.strerror)
+    return CannotListen(listen.host, listen.port, reason)
+
+
+def url_of(listen: Listen, port: int) -> str:
+    """Where agents reach this collector."""
+    name = f"[{listen.host}]" if ":" in listen.host else listen.host
+    return f"{'https' if listen.has_tls else 'http'}://{name}:{port}"

@@ -30,6 +30,16 @@ class Sheet:
         # Thousands of these are kept at a time, and their tags are asked for once.
         self._packed = msgspec.msgpack.encode((shared, own))
 
+    @property
+    def packed(self) -> bytes:
+        """The sheet as bytes, for another process."""
+        return self._packed
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> "Sheet":
+        """The sheet from `packed`."""
+        return cls(*msgspec.msgpack.decode(packed, type=tuple[Tags, list[tuple[str, Tags]]]))
+
     def rows(self) -> list[tuple[str, Tags]]:
         """Kind and tags of each row."""
         shared, own = msgspec.msgpack.decode(self._packed, type=tuple[Tags, list[tuple[str, Tags]]])

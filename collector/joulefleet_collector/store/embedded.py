@@ -107,10 +107,14 @@ class EmbeddedStore:
 
     def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
         """Keep these windows with their rows, all or none; durable when it returns. Returns how many were new."""
+        return len(self.keep(accounted, received_ns))
+
+    def keep(self, accounted: Sequence[Accounted], received_ns: int) -> list[Accounted]:
+        """As `write`; returns those that were new."""
         with self._writing() as db:
             new = _keep(db, counted.unknown(db, accounted), received_ns)
             self._pending.add(db, new)
-        return len(new)
+        return new
 
     def ask(self, question: Question) -> list[Total]:
         """Sums, ordered by step and tags. Raises ValueError where the instants are no whole minutes, and NotKept."""
