@@ -43,19 +43,25 @@ Figures = dict[str, float]
 class Collector:
     """A collector in a process of its own, on its core."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, workers: int) -> None:
         command = [sys.executable, "-m", "joulefleet", "collector", "run", "--data-dir", str(data_dir), "--port", "0"]
+        command += ["--workers", str(workers)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        os.sched_setaffinity(self._process.pid, {COLLECTOR_CORE})
+        if workers == 1:
+            os.sched_setaffinity(self._process.pid, {COLLECTOR_CORE})
         assert self._process.stdout
         told = re.search(r"http://([\d.]+):(\d+)", self._process.stdout.readline())
         assert told, "the collector did not start"
         self.host, self.port = told[1], int(told[2])
 
     def cpu_s(self) -> float:
-        """CPU time so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU time so far, of all its processes."""
+        workers = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return self.writer_cpu_s() + sum(_cpu_s(int(worker)) for worker in workers)
+
+    def writer_cpu_s(self) -> float:
+        """CPU time so far of the process that writes; the only one without workers."""
+        return _cpu_s(self._process.pid)
 
     def memory_mb(self, name: str) -> float:
         """`VmRSS` now, or `VmHWM` at most so far."""
@@ -66,6 +72,11 @@ class Collector:
         """As its service manager would."""
         self._process.terminate()
         self._process.wait(ANSWER_S)
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Agent(asyncio.Protocol):
@@ -200,14 +211,17 @@ async def measure(
 
 async def _capacity(collector: Collector, load: Load, seconds: float) -> Figures:
     await load.as_fast_as_goes(seconds / 4)
+    writer_s = collector.writer_cpu_s()
     taken, cpu_s, core, began = load.taken, collector.cpu_s(), core_s(), time.perf_counter()
     await asyncio.sleep(seconds)
     taken, cpu_s, took_s = load.taken - taken, collector.cpu_s() - cpu_s, time.perf_counter() - began
+    writer_s = collector.writer_cpu_s() - writer_s
     busy_s, waiting_s = (after - before for after, before in zip(core_s(), core, strict=True))
     await load.settle()
     return {
         "windows_per_s": taken / took_s,
         "cpu_us_per_window": cpu_s / taken * 1e6,
+        "writer_cpu_us_per_window": writer_s / taken * 1e6,
         "core_share": cpu_s / took_s,
         "core_others": (busy_s - cpu_s) / took_s,
         "core_waiting_for_disk": waiting_s / took_s,
@@ -274,7 +288,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
     way = WAYS[asked.by]
     messages = [list(way.messages(fleet.batches(server, windows))) for server in range(asked.servers)]
     with tempfile.TemporaryDirectory(dir=asked.data_dir) as folder:
-        collector = Collector(Path(folder))
+        collector = Collector(Path(folder), asked.workers)
         try:
             figures = uvloop.run(measure(collector, way, messages, asked.seconds, asked.rate))
         finally:
@@ -306,6 +320,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--by", choices=WAYS, default="stream", help="the way of the windows")
     parser.add_argument("--servers", type=int, default=5_000)
+    parser.add_argument("--workers", type=int, default=1, help="from two on, on any core, with one more that writes")
     parser.add_argument("--step", type=int, default=10, help="seconds of a window")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     parser.add_argument("--windows", type=int, default=24, help="windows made ready for each server")
