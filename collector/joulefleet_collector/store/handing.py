@@ -14,10 +14,7 @@ _OUTCOME: msgspec.msgpack.Decoder[Outcome] = msgspec.msgpack.Decoder(Outcome)
 
 
 class HandingStore(EmbeddedStore):
-    """A `Store` on a file that another process writes: what is written here is handed to that one.
-
-    `write` is called by one thread at a time.
-    """
+    """A `Store` on a file that another process writes: what is written here is handed to that one."""
 
     def __init__(self, data_dir: Path, new_epoch: Callable[[], str], groups: Lane, rest: Lane) -> None:
         """Open the store that the writer has opened. Groups go over a lane of their own: nothing else holds them up."""
@@ -29,7 +26,8 @@ class HandingStore(EmbeddedStore):
 
     def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
         """Keep these windows with their rows, all or none; durable when it returns. Returns how many were new."""
-        return self._asked(self._groups, self._packer.group(accounted, received_ns))
+        with self._write_lock:  # groups have to arrive in the order in which they are packed
+            return self._asked(self._groups, self._packer.group(accounted, received_ns))
 
     def settle(self) -> None:
         """Have rows that wait brought into the sums."""
@@ -48,5 +46,5 @@ class HandingStore(EmbeddedStore):
         if isinstance(outcome, Unavailable):
             raise StoreUnavailable(outcome.where, outcome.reason, outcome.mend)
         if isinstance(outcome, Fault):
-            raise RuntimeError(f"the writer failed with {outcome.error}; the log says more")
+            raise ValueError(f"the writer failed over it: {outcome.error}")
         return outcome.new

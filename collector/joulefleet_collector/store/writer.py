@@ -73,7 +73,7 @@ class Writer:
             return Unavailable(error.where, error.reason, error.mend)
         except Exception as error:  # whoever asked is told, and the others go on
             LOG.exception("the writer failed")
-            return Fault(type(error).__name__)
+            return _fault(error)
         return Done()
 
     def _taken(self) -> list[_Waiting]:
@@ -94,11 +94,15 @@ class Writer:
                     self._keep_all([one])
                 return
             LOG.exception("a group cannot be kept")
-            _tell(groups, Fault(type(error).__name__))
+            _tell(groups, _fault(error))
         else:
             known = {id(one) for one in new}
             for group in groups:
                 group.outcome = Done(sum(id(one) in known for one in group.accounted))
+
+
+def _fault(error: Exception) -> Fault:
+    return Fault(f"{type(error).__name__}: {error}")
 
 
 def _tell(groups: Sequence[_Waiting], outcome: Outcome) -> None:

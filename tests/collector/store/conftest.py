@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.handing import Handing
 from fixtures.services import ORG, TOKEN, Server
 from joulefleet.window import Window
 from joulefleet_collector.rows import Row
@@ -36,6 +37,7 @@ def on_influxdb(config: InfluxConfig, folder: Path, write_timeout_s: float = WRI
 
 STORES: dict[str, tuple[str, Callable[[Any, Path], Store]]] = {
     "embedded": ("tmp_path", lambda _, folder: EmbeddedStore(folder, lambda: "epoch-1")),
+    "handing": ("tmp_path", lambda _, folder: Handing(folder)),
     "influxdb_1": ("influxdb_1", on_influxdb_1),
     "influxdb_2": ("influxdb_2", on_influxdb_2),
 }
