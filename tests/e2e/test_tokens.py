@@ -102,7 +102,8 @@ def test_another_machine_needs_keys_and_https(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_https_with_a_token_end_to_end(tmp_path: Path, keys: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_https_with_a_token_end_to_end(tmp_path: Path, keys: Path, workers: str) -> None:
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
     made = (
         subprocess.run(
@@ -138,7 +139,18 @@ def test_https_with_a_token_end_to_end(tmp_path: Path, keys: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[listen]\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n[auth]\nkey_file = "{keys}"\n')
     process = subprocess.Popen(
-        [*COMMAND, "run", "--data-dir", str(tmp_path / "d"), "--port", "0", "--config", str(config)],
+        [
+            *COMMAND,
+            "run",
+            "--data-dir",
+            str(tmp_path / "d"),
+            "--port",
+            "0",
+            "--config",
+            str(config),
+            "--workers",
+            workers,
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -44,9 +44,10 @@ class Writer:
         self._turn = threading.Lock()
 
     def serve(self, end: socket.socket) -> None:
-        """Do what is asked over this end of a lane until the other end is closed."""
+        """Do what is asked over this end of a lane until the other end is closed; then close this one."""
         unpacker, decoder = Unpacker(), msgspec.msgpack.Decoder(Request)
-        serve(end, lambda message: msgspec.msgpack.encode(self._done(decoder.decode(message), unpacker)))
+        with end:
+            serve(end, lambda message: msgspec.msgpack.encode(self._done(decoder.decode(message), unpacker)))
 
     def keep(self, accounted: list[Accounted], received_ns: int) -> Outcome:
         """Keep this group, in one commit with those that wait beside it; durable when it returns."""
@@ -60,7 +61,7 @@ class Writer:
         assert one.outcome is not None
         return one.outcome
 
-    def _done(self, request: Group | Settle | Check, unpacker: Unpacker) -> Outcome:
+    def _done(self, request: Request, unpacker: Unpacker) -> Outcome:
         try:
             match request:
                 case Group():
