@@ -86,12 +86,12 @@ class _Worker:
     def __init__(self, process: "multiprocessing.context.ForkProcess", ends: _Ends) -> None:
         self.ends = ends
         self._process = process
-        self._heard_s = 0.0
+        self.heard_s = 0.0
         self._listens = asyncio.Event()
 
     def is_alive(self, now_s: float) -> bool:
         """Whether it was heard from lately."""
-        return now_s - self._heard_s < SILENT_S
+        return now_s - self.heard_s < SILENT_S
 
     async def until_it_listens(self) -> None:
         await self._listens.wait()
@@ -101,7 +101,7 @@ class _Worker:
         reader, writer = await asyncio.open_connection(sock=self.ends.life)
         writer.write(_BEAT)
         while await reader.read(64):
-            self._heard_s = asyncio.get_running_loop().time()
+            self.heard_s = asyncio.get_running_loop().time()
             self._listens.set()
         writer.close()
 

@@ -17,7 +17,7 @@ import zstandard
 from joulefleet.delivery import JSON_TYPE, MAX_BATCH_BYTES, MAX_WIRE_BYTES, MSGPACK_TYPE, Answer, pack
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode_json
-from joulefleet_collector.config import configure
+from joulefleet_collector.config import Role, configure
 from joulefleet_collector.rows import Row
 from joulefleet_collector.service import listening
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -241,3 +241,29 @@ async def test_a_fault_is_500_and_logged_and_never_a_traceback(
     assert (response.status, json.loads(text)["status"]) == (500, 500)
     assert "secret" not in text and "Traceback" not in text
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("role", ["ingest", "watch"])
+async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
+    tmp_path: Path, account: Account, a_window: AWindow, start_ns: int, role: Role
+) -> None:
+    config = msgspec.structs.replace(configure(None, str(tmp_path), 0), role=role)
+    takes, answers = (role == "ingest", role == "watch")
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+        async with (
+            listening(config, store, account, lambda: start_ns) as address,
+            aiohttp.ClientSession(address) as client,
+        ):
+            collector = Collector(address, client, store)
+            status, answer = await collector.post(pack([a_window().encode()]), **PACKED)
+            assert (status, "role ingest" in answer.get("error", "")) == ((200, False) if takes else (421, True))
+            async with client.get("/v1/stream", headers={"Upgrade": "websocket"}) as response:
+                assert (response.status == 421) is not takes
+            for path in ("/v1/usage", "/v1/agents"):
+                status, answer = await collector.get(path)
+                assert (status, "role watch" in answer.get("error", "")) == ((200, False) if answers else (404, True))
+            async with client.get("/v1/windows") as response:
+                assert response.status == (200 if answers else 404)
+            for path in ("/-/healthy", "/-/ready"):
+                assert (await collector.get(path))[0] == 200
+        assert len(list(store.windows(None, 0, 2**62))) == takes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from joulefleet.config import ConfigError, typed
-from joulefleet_collector.config import DEFAULT_PORT, CollectorConfig, configure
+from joulefleet_collector.config import DEFAULT_PORT, CollectorConfig, Role, configure
 from joulefleet_collector.store.influx_config import from_environment
 from joulefleet_collector.store.retention import Keep
 from joulefleet_collector.store.store import DAY_NS
@@ -96,3 +96,26 @@ def test_the_influxdb_of_the_readme_is_one() -> None:
     config = typed(tomllib.loads(text), CollectorConfig, "README.md")
     assert config.store.kind == "influxdb"
     assert from_environment(config.store.influxdb, {}, "README.md").database == "joulefleet"
+
+
+INFLUX = '[store]\nkind = "influxdb"\n'
+
+
+def test_workers_and_role_are_in_the_file_and_the_command_line_goes_before_it(tmp_path: Path) -> None:
+    assert (configure(None, "d", None).workers, configure(None, "d", None).role) == (1, "all")
+    file = written(tmp_path, f'workers = 3\nrole = "watch"\n{INFLUX}')
+    config = configure(file, "d", None)
+    assert (config.workers, config.role) == (3, "watch")
+    config = configure(file, "d", None, 1, "ingest")
+    assert (config.workers, config.role) == (1, "ingest")
+    for text, said in (("workers = 0", "workers"), ("workers = 65", "workers"), ('role = "reader"', "role")):
+        with pytest.raises(ConfigError, match=f"collector.toml: {said}"):
+            configure(written(tmp_path, text), "d", None)
+
+
+@pytest.mark.parametrize("role", ["ingest", "watch"])
+def test_the_embedded_store_cannot_be_shared_by_roles(tmp_path: Path, role: Role) -> None:
+    with pytest.raises(ConfigError, match=f"command line: role: '{role}' needs an InfluxDB"):
+        configure(None, "d", None, role=role)
+    with pytest.raises(ConfigError, match="needs an InfluxDB"):
+        configure(written(tmp_path, f'role = "{role}"\n'), "d", None)

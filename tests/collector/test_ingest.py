@@ -282,3 +282,17 @@ async def test_whoever_goes_away_before_the_answer_hurts_nobody(
     watched.free.set()
     assert (await stays).status == 200
     assert gone.cancelled()
+
+
+async def test_where_the_store_works_elsewhere_requests_are_looked_at_meanwhile(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 20.0)
+    ingest = Ingest(watched, account, lambda: start_ns, store_works_elsewhere=True)  # type: ignore[arg-type]  # as `into`
+    watched.free.clear()
+    first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
+    await until_storing(ingest)
+    assert watched.commits == 0, "the loop stood still until the store was done"
+    watched.free.set()
+    assert (await first).status == 200
+    assert [name for name, _ in kept(watched.store)] == ["a"]

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +14,7 @@ from joulefleet.config import ConfigError
 from joulefleet.delivery import pack
 from joulefleet.window import Window
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.config import configure
+from joulefleet_collector.config import Role, configure
 from joulefleet_collector.rows import Row
 from joulefleet_collector.service import CannotListen, check_present, listening, open_store, opened, under
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -89,6 +89,24 @@ async def test_an_influxdb_that_is_configured_is_the_store_and_is_rolled_up(
                 assert response.status == 200
             async with client.get("/v1/windows?since=all") as response:
                 assert (response.status, "only rows are kept" in await response.text()) == (503, True)
+
+
+@pytest.mark.parametrize(("role", "makes_sums"), [("all", True), ("watch", True), ("ingest", False)])
+def test_who_watches_makes_the_sums(influxdb_1: Server, tmp_path: Path, role: Role, makes_sums: bool) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text('[store]\nkind = "influxdb"\n')
+    environment = {"INFLUX_URL": influxdb_1.url, "INFLUX_DATABASE": tmp_path.name}
+    store, keeping = opened(configure(file, str(tmp_path), 0, role=role), environment)
+    store.close()
+    assert isinstance(keeping, nullcontext) is not makes_sums
+
+
+def test_a_watch_that_may_not_ask_is_refused(influxdb_1: Server, tmp_path: Path) -> None:
+    file = tmp_path / "collector.toml"
+    file.write_text('role = "watch"\n[store]\nkind = "influxdb"\n[store.influxdb]\nread = false\n')
+    environment = {"INFLUX_URL": influxdb_1.url, "INFLUX_DATABASE": tmp_path.name}
+    with pytest.raises(ConfigError, match=r"'watch' asks the store, and store\.influxdb\.read is false"):
+        opened(configure(file, str(tmp_path), 0), environment)
 
 
 def test_the_embedded_store_is_kept_up_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from joulefleet_collector.config import Listen
 from joulefleet_collector.service import CannotListen
-from joulefleet_collector.workers import WorkerEnded, bound
+from joulefleet_collector.workers import SILENT_S, WorkerEnded, _Ends, _Worker, bound
 
 
 @contextmanager
@@ -70,3 +70,12 @@ def test_a_host_that_is_not_there_is_refused() -> None:
 @pytest.mark.parametrize(("code", "said"), [(-9, "was killed by SIGKILL"), (1, "ended with exit code 1")])
 def test_how_a_worker_ended_is_told(code: int, said: str) -> None:
     assert str(WorkerEnded(77, code)).startswith(f"worker 77 {said}, and the collector ends with it")
+
+
+def test_a_worker_that_is_silent_for_long_is_not_alive() -> None:
+    life, other = socket.socketpair()
+    with life, other:
+        worker = _Worker(None, _Ends(life, life, life))  # type: ignore[arg-type]  # no process is needed
+        worker.heard_s = 100.0
+        assert worker.is_alive(100.0 + SILENT_S - 1)
+        assert not worker.is_alive(100.0 + SILENT_S)

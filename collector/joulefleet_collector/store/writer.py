@@ -3,6 +3,7 @@
 import logging
 import socket
 import threading
+from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 
@@ -23,6 +24,9 @@ from joulefleet_collector.store.handover import (
 from joulefleet_collector.store.lane import serve
 from joulefleet_collector.store.store import Accounted, StoreUnavailable
 
+ENOUGH = 2_000
+"""Windows that make a commit: more would not make one cheaper, and rows that wait get a turn with each commit."""
+
 LOG = logging.getLogger(__name__)
 
 
@@ -39,7 +43,7 @@ class Writer:
 
     def __init__(self, store: EmbeddedStore) -> None:
         self._store = store
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()
         self._guard = threading.Lock()
         self._turn = threading.Lock()
 
@@ -55,8 +59,8 @@ class Writer:
         with self._guard:
             self._waiting.append(one)
         with self._turn:
-            # Whoever had the turn before may have taken this group along.
-            if one.outcome is None:
+            # Whoever had the turn before may have taken this group along; and those before it go first.
+            while one.outcome is None:
                 self._keep_all(self._taken())
         assert one.outcome is not None
         return one.outcome
@@ -79,7 +83,9 @@ class Writer:
 
     def _taken(self) -> list[_Waiting]:
         with self._guard:
-            taken, self._waiting = self._waiting, []
+            taken = [self._waiting.popleft()]
+            while self._waiting and sum(len(one.accounted) for one in taken) < ENOUGH:
+                taken.append(self._waiting.popleft())
         return taken
 
     def _keep_all(self, groups: Sequence[_Waiting]) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fixtures.processes import until
 from joulefleet.window import Window
 from joulefleet_collector.rows import Row
+from joulefleet_collector.store import writer as module
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.handover import Done, Fault, Outcome, Unavailable
 from joulefleet_collector.store.store import DAY_NS, Accounted, StoreUnavailable
@@ -78,6 +79,20 @@ def test_groups_that_wait_share_a_commit_and_each_is_told_what_was_new(
     # Which of those that wait comes first is open; each window was new to one of them.
     assert sorted(one.server for one in store.windows(None, 0, 40_000 * DAY_NS)) == ["a", "b", "c", "d"]
     assert sum(one.new for one in told if isinstance(one, Done)) == 4
+
+
+def test_a_commit_that_has_enough_leaves_the_rest_for_the_next(
+    store: Held,
+    pool: ThreadPoolExecutor,
+    a_window: AWindow,
+    account: Account,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ENOUGH", 2)
+    windows = [a_window(f"s{number}") for number in range(6)]
+    groups = [[Accounted(one, one.encode(), account(one))] for one in windows]
+    assert all_at_once(store, Writer(store), pool, groups) == [Done(1)] * 6
+    assert store.commits == 4
 
 
 def test_a_group_that_spoils_the_commit_is_alone_in_it(
