@@ -60,11 +60,10 @@ class Ingest:
         account: Account,
         now_ns: Callable[[], int],
         keep_windows_ns: int = KEEP_WINDOWS_NS,
-        meters: Meters | None = None,
         store_works_elsewhere: bool = False,
     ) -> None:
         """`store_works_elsewhere`: a write waits for another process, and requests are looked at meanwhile."""
-        self.meters = meters or Meters()
+        self.meters = Meters()
         """What is counted on the way."""
         self._store = store
         self._store_works_elsewhere = store_works_elsewhere

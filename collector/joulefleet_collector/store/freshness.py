@@ -76,6 +76,8 @@ def rows_to_read(since_ns: int, until_ns: int, grains: Sequence[Rollup], marks: 
     """
     if since_ns % MINUTE_NS or until_ns % MINUTE_NS:
         raise ValueError("a question must begin and end at whole minutes of UTC")
+    if since_ns >= until_ns:
+        return []
     days = {day for day, token in day_tokens(marks.touched).items() if marks.days.get(day) == token}
     hours = {hour for hour, token in marks.touched.items() if marks.hours.get(hour) == token}
 

@@ -1,12 +1,12 @@
 """The embedded store as a worker has it: read here, written by the one process that writes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from joulefleet_collector.store.embedded import EmbeddedStore
-from joulefleet_collector.store.handover import Check, Fault, Outcome, Packer, Request, Settle, Unavailable
+from joulefleet_collector.store.handover import Check, Fault, Outcome, Packer, Request, Retire, Settle, Unavailable
 from joulefleet_collector.store.lane import Lane, LaneClosed
 from joulefleet_collector.store.store import Accounted, StoreUnavailable
 
@@ -32,6 +32,10 @@ class HandingStore(EmbeddedStore):
     def settle(self) -> None:
         """Have rows that wait brought into the sums."""
         self._asked(self._rest, Settle())
+
+    def retire(self, changes: Mapping[str, int | None]) -> None:
+        """Keep these servers as retired; None takes one back. Durable when it returns."""
+        self._asked(self._rest, Retire(dict(changes)))
 
     def check(self) -> None:
         """Raises StoreUnavailable where a write would fail now."""

@@ -54,7 +54,13 @@ class Check(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Say whether a write would fail now."""
 
 
-Request = Group | Settle | Check
+class Retire(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Keep these servers as retired; None takes one back."""
+
+    changes: dict[str, int | None]
+
+
+Request = Group | Settle | Check | Retire
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=True):

@@ -17,6 +17,7 @@ from joulefleet_collector.store.handover import (
     Group,
     Outcome,
     Request,
+    Retire,
     Settle,
     Unavailable,
     Unpacker,
@@ -74,6 +75,8 @@ class Writer:
                     self._store.settle()
                 case Check():
                     self._store.check()
+                case Retire():
+                    self._store.retire(request.changes)
         except StoreUnavailable as error:
             return Unavailable(error.where, error.reason, error.mend)
         except Exception as error:  # whoever asked is told, and the others go on
