@@ -38,15 +38,15 @@ def epoch_of(wire: Wire, new_epoch: str, now_ns: int) -> str:
     return found[0]
 
 
-def epochs(wire: Wire) -> list[str]:
+def epochs(wire: Wire, timeout_s: float | None = None) -> list[str]:
     """Epochs that collectors have left here, the first one first."""
-    (answer,) = wire.ask(_EPOCHS)
+    (answer,) = wire.ask(_EPOCHS, timeout_s=timeout_s)
     return [epoch for _, epoch in sorted((str(one.values[0][0]).zfill(20), one.tags["epoch"]) for one in answer)]
 
 
-def leave(wire: Wire, epoch: str, now_ns: int) -> None:
+def leave(wire: Wire, epoch: str, now_ns: int, timeout_s: float | None = None) -> None:
     """Say that the store lives, once an hour at most, so that its retention does not forget its epoch."""
-    wire.write(f"joulefleet_store,epoch={epoch} opened=1 {floor_to(now_ns, HOUR_NS)}".encode())
+    wire.write(f"joulefleet_store,epoch={epoch} opened=1 {floor_to(now_ns, HOUR_NS)}".encode(), timeout_s)
 
 
 def _make_bucket(wire: Wire, config: InfluxConfig) -> None:

@@ -24,7 +24,8 @@ from joulefleet_collector.store.influxql import BadAnswer, Series, read
 from joulefleet_collector.store.set_aside import LinesRefused
 from joulefleet_collector.store.store import StoreUnavailable
 
-WRITE_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 10.0
+"""A batch may wait for the write before its own: both together end before its agent, after 30 s, hears nothing."""
 ASK_TIMEOUT_S = 120.0
 DROPPED_AS_OLD = re.compile(r"beyond retention policy.* dropped=(\d+)")
 NOT_FOUND = "not found"
@@ -50,23 +51,23 @@ class Wire:
         self._session = self._run(_session(config))
         self._client = self._run(_client(config, write_timeout_s)) if config.bucket else None
 
-    def write(self, body: bytes) -> None:
+    def write(self, body: bytes, timeout_s: float | None = None) -> None:
         """Store these lines; they are durable as far as the server's own 204 goes when it returns.
 
-        Raises LinesRefused or StoreUnavailable.
+        `timeout_s` is for who wants to know sooner. Raises LinesRefused or StoreUnavailable.
         """
         try:
-            status, said = self._run(self._write_v2(body) if self._client else self._write_v1(body))
+            status, said = self._run(self._write_v2(body) if self._client else self._write_v1(body), timeout_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         if status != 204:
             raise self._refusal(status, said)
 
-    def ask(self, *statements: str) -> list[list[Series]]:
+    def ask(self, *statements: str, timeout_s: float | None = None) -> list[list[Series]]:
         """The whole answer to each of these InfluxQL statements. Raises StoreUnavailable."""
         if not statements:
             return []
-        status, body = self._asked("; ".join(statements))
+        status, body = self._asked("; ".join(statements), timeout_s)
         if status != 200:
             raise self._failure(status, _text(body), "read")
         try:
@@ -97,8 +98,8 @@ class Wire:
         self._thread.join()
         self._loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def _run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop).result()
 
     async def _write_v2(self, body: bytes) -> tuple[int, str]:
         assert self._client
@@ -117,12 +118,13 @@ class Wire:
         ) as answer:
             return answer.status, _text(await answer.read())
 
-    def _asked(self, statement: str) -> tuple[int, bytes]:
-        return self._requested("POST", "/query", data={"q": statement, "db": self.config.name, "epoch": "ns"})
+    def _asked(self, statement: str, timeout_s: float | None = None) -> tuple[int, bytes]:
+        data = {"q": statement, "db": self.config.name, "epoch": "ns"}
+        return self._requested("POST", "/query", timeout_s, data=data)
 
-    def _requested(self, method: str, path: str, **options: Any) -> tuple[int, bytes]:
+    def _requested(self, method: str, path: str, timeout_s: float | None = None, **options: Any) -> tuple[int, bytes]:
         try:
-            return self._run(self._request(method, path, **options))
+            return self._run(self._request(method, path, **options), timeout_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
 

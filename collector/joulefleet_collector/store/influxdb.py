@@ -35,6 +35,8 @@ from joulefleet_collector.store.store import (
 
 WRITE_ONLY = "write-only"
 """Epoch of a store that cannot be asked."""
+PROBE_TIMEOUT_S = 5.0
+"""How long each step of a check may take: who asks whether a collector is ready does not wait for long."""
 
 log = logging.getLogger(__name__)
 
@@ -166,10 +168,10 @@ class InfluxStore:
     def check(self) -> None:
         """Raises StoreUnavailable where a write would fail now, or where the store is no longer the one it was."""
         now_ns = self._now_ns()
-        if self._wire.config.read and self._epoch not in influx_life.epochs(self._wire):
+        if self._wire.config.read and self._epoch not in influx_life.epochs(self._wire, PROBE_TIMEOUT_S):
             reason = "it was emptied or replaced while the collector ran"
             raise StoreUnavailable(self._wire.place, reason, "start the collector again: agents send what they keep")
-        influx_life.leave(self._wire, self._epoch, now_ns)
+        influx_life.leave(self._wire, self._epoch, now_ns, PROBE_TIMEOUT_S)
         self._lived_ns = floor_to(now_ns, HOUR_NS)
 
     def roll_up(self, before: Marks) -> Marks:

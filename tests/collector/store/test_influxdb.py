@@ -18,6 +18,7 @@ from joulefleet.grid import HOUR_NS
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window
 from joulefleet_collector.rows import Row
+from joulefleet_collector.store import influxdb
 from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.influx_wire import Wire
 from joulefleet_collector.store.influxdb import WRITE_ONLY, InfluxStore
@@ -165,8 +166,9 @@ def test_a_kill_and_a_restart_lose_nothing_that_was_acknowledged(tmp_path: Path,
 
 
 def test_a_server_that_hangs_is_told_and_the_window_counts_once_however_it_ended(
-    tmp_path: Path, put: Put, a_window: AWindow
+    tmp_path: Path, put: Put, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(influxdb, "PROBE_TIMEOUT_S", 0.3)
     program = of_debian(influxd_1(), "InfluxDB 1.x (influxd)")
     with running_influxd_1(program, tmp_path) as server:
         config = InfluxConfig(url=server.url, database="fleet")
@@ -175,6 +177,8 @@ def test_a_server_that_hangs_is_told_and_the_window_counts_once_however_it_ended
             server.pause()
             with pytest.raises(StoreUnavailable, match="did not answer in time"):
                 put(store, a_window(minute=1))
+            with pytest.raises(StoreUnavailable, match="did not answer in time"):
+                store.check()
             server.resume()
             put(store, a_window(minute=1))
             assert joules(store) == 1200.0
