@@ -1,8 +1,6 @@
 """Two accounts of one time, from a clock that stepped back or two agents of one name: both are kept, and named."""
 
 import random
-import sqlite3
-from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,10 +8,11 @@ import pytest
 
 from fixtures.collectors import Collector, run
 from fixtures.processes import SIMULATED, agent_config, collecting, running, until
+from fixtures.sums import delivered
 from joulefleet.describe import Engine, Meter
 from joulefleet.reading import Counts, MeterReading, WorkKey, WorkReading
 from joulefleet.units import NS_PER_S, s_to_ns, uj_to_j
-from joulefleet.window import Window, decode
+from joulefleet.window import Window
 from joulefleet_agent.clock import AgentClock, wall_ns
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import PostLink
@@ -123,12 +122,6 @@ def overlaps(collector: Collector) -> bool:
     """Whether both agents have told of three windows."""
     told = [window.timeline for window in collector.windows()]
     return len(set(told)) == 2 and all(told.count(one) >= 3 for one in set(told))
-
-
-def delivered(spool: Path) -> list[Window]:
-    """The windows of this spool that a collector has answered for."""
-    with closing(sqlite3.connect(spool)) as db:
-        return [decode(body) for (body,) in db.execute("SELECT body FROM windows WHERE status = 'stored'")]
 
 
 def joules_uj(windows: list[Window]) -> int:

@@ -3,13 +3,13 @@
 import http.client
 import random
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fixtures.collectors import Collector
 from fixtures.disks import small_disk
 from fixtures.processes import SIMULATED, agent_config, collecting, running, until
+from fixtures.sums import assert_whole
 from joulefleet.delivery import MSGPACK_TYPE, pack
 from joulefleet.describe import Meter
 from joulefleet.units import NS_PER_S
@@ -107,13 +107,6 @@ def send(collector: Collector, window: Window) -> tuple[int, str | None, str]:
         connection.request("POST", "/v1/windows", pack([window.encode()]), headers)
         answer = connection.getresponse()
         return answer.status, answer.getheader("Retry-After"), answer.read().decode()
-
-
-def assert_whole(windows: list[Window]) -> None:
-    """No window is missing, and each begins with what the one before ended with."""
-    assert all(after.start_ns == before.end_ns for before, after in pairwise(windows))
-    for before, after in pairwise(windows):
-        assert [one.last_uj for one in before.meters] == [one.first_uj for one in after.meters]
 
 
 def assert_one_sentence(err: str, part: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from fixtures.collectors import DEADLINE_S, Collector
 from fixtures.made_run import made_run
 from fixtures.processes import Restarted, address_of, agent_config, collecting, free_port, running, until
+from fixtures.sums import sums_of
 from joulefleet.units import uj_to_j
 from joulefleet.window import MeterWindow, Window
 from joulefleet_plugins.meters.simulated import SERVER, SimulatedConfig, truth
@@ -21,8 +22,6 @@ AT_WORK = 20
 """So many at least must hit a process that had written to its disk since it was started."""
 WAIT_S = (0.0, 0.6)
 RUN_S = 2 * 3_600
-SUMS = ("energy_j", "output_tokens", "requests_ok", "unmetered_output_tokens", "paired_s")
-LEDGER = ("metered_j", "active_j", "unmatched_j", "residual_uj")
 
 
 def test_fifty_kills_of_replays_and_their_collector_change_no_sum(tmp_path: Path) -> None:
@@ -90,14 +89,6 @@ def replay_words(run: Path, url: str, server: str, spool: Path) -> list[str]:
 def bare(window: Window) -> bytes:
     """A window without what tells whose it is."""
     return msgspec.structs.replace(window, server="", timeline=0).encode()
-
-
-def sums_of(collector: Collector, server: str) -> list[list[Any]]:
-    """The sums of one server that its figures rest on."""
-    answer = collector.ask(by="server", server=server)
-    return [[row[name] for name in SUMS] for row in answer["rows"]] + [
-        [entry[name] for name in LEDGER] for entry in answer["ledger"]
-    ]
 
 
 def test_a_killed_live_agent_loses_no_joule_and_counts_none_twice(tmp_path: Path) -> None:
