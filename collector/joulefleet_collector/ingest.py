@@ -5,6 +5,7 @@ took, up to GROUP_S, so that a busy collector commits seldom and a quiet one at 
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +13,12 @@ from threading import Event
 
 import msgspec
 
-from joulefleet.delivery import Answer, Batch
+from joulefleet.delivery import Answer, Batch, Rejected
 from joulefleet_collector.metrics import Meters
 from joulefleet_collector.sorting import Arrived, Decode, Sorter
 from joulefleet_collector.store.store import DAY_NS, Account, Store, StoreUnavailable
 
+LOG = logging.getLogger(__name__)
 KEEP_WINDOWS_NS = 7 * DAY_NS
 GROUP_S = 0.2
 PAUSE = 3
@@ -155,10 +157,38 @@ class Ingest:
             return [*self._stored(arrived)]
         except StoreUnavailable as error:
             return [error] * len(arrived)
-        except Exception as error:
+        except Exception:  # a fault of ours: its window is found, named and refused for now
             if len(arrived) == 1:
-                return [error]
+                return [self._in_parts(arrived[0])]
             return [outcome for one in arrived for outcome in self._store_group([one])]
+
+    def _in_parts(self, came: Arrived) -> Outcome:
+        """Store a batch that spoils its commit, halved until the guilty windows stand alone."""
+        try:
+            rejected = self._rejected(came, 0)
+        except StoreUnavailable as error:
+            return error
+        return Answer(id=came.batch.id, rejected=rejected, store_epoch=self._store.epoch, now_ns=came.now_ns)
+
+    def _rejected(self, came: Arrived, first: int) -> list[Rejected]:
+        """Store what can be stored of these windows; `first` is the place of the first one in its batch."""
+        try:
+            (answer,) = self._stored([came])
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            windows = came.batch.windows
+            if len(windows) > 1:
+                half = len(windows) // 2
+                parts = (_part(came, windows[:half]), first), (_part(came, windows[half:]), first + half)
+                return [one for part in parts for one in self._rejected(*part)]
+            # As one that cannot be accounted: it waits with its agent until a better version takes it.
+            LOG.exception("a window cannot be stored")
+            detail = f"{type(error).__name__} while storing it; the collector's log tells more"
+            refused = Rejected(index=first, code="not_stored", detail=detail)
+            self.meters.refuse([refused])
+            return [refused]
+        return [msgspec.structs.replace(one, index=first + one.index) for one in answer.rejected]
 
     def _stored(self, arrived: Sequence[Arrived]) -> list[Answer]:
         found = self._sorter.sort_out(arrived)
@@ -173,3 +203,7 @@ class Ingest:
             Answer(id=came.batch.id, rejected=one.rejected, store_epoch=epoch, now_ns=came.now_ns)
             for came, one in zip(arrived, found, strict=True)
         ]
+
+
+def _part(came: Arrived, windows: list[msgspec.Raw]) -> Arrived:
+    return msgspec.structs.replace(came, batch=msgspec.structs.replace(came.batch, windows=windows))

@@ -21,7 +21,7 @@ from joulefleet_collector.store.store import Accounted, Store
 PREFIX = "joulefleet_collector_"
 COMMITS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Edges of the histogram of commits, in seconds."""
-REASONS = ("malformed", "wrong_schema", "too_old", "too_early", "not_accounted")
+REASONS = ("malformed", "wrong_schema", "too_old", "too_early", "not_accounted", "not_stored")
 STATUSES = (200, 400, 401, 403, 413, 429, 503)
 """Reasons and statuses that are told from the start, so that the first of each is seen as a rise."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulefleet.delivery import Answer, Batch, unpack_json
+from joulefleet.delivery import Batch, unpack_json
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode, decode_json
 from joulefleet_collector import ingest as module
@@ -228,11 +228,38 @@ async def test_a_batch_that_spoils_a_commit_takes_no_other_with_it(
 ) -> None:
     ingest = into(watched, account, start_ns)
     names = ["a", "b", "odd", "c"]
-    results = await asyncio.gather(
-        *(ingest.take(batch(a_window(name).encode()), decode) for name in names), return_exceptions=True
-    )
-    assert [type(one) for one in results] == [Answer, Answer, ZeroDivisionError, Answer]
+    answers = await asyncio.gather(*(ingest.take(batch(a_window(name).encode()), decode) for name in names))
+    assert [[one.code for one in answer.rejected] for answer in answers] == [[], [], ["not_stored"], []]
     assert [name for name, _ in kept(watched.store)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("guilty", [{0}, {6}, {2, 3}, set(range(7)), {1, 5}])
+async def test_windows_that_spoil_a_commit_take_no_others_of_their_batch_with_them(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, guilty: set[int]
+) -> None:
+    ingest = into(watched, account, start_ns)
+    names = ["odd" if place in guilty else f"s{place}" for place in range(7)]
+    bodies = [a_window(name, minute=-place).encode() for place, name in enumerate(names)]
+    answer = await ingest.take(batch(*bodies, b"\xc0"), decode)
+    told = {one.index: one.code for one in answer.rejected}
+    assert told == {**dict.fromkeys(guilty, "not_stored"), 7: "malformed"}
+    assert (answer.id, answer.store_epoch) == (batch().id, watched.epoch)
+    assert sorted(name for name, _ in kept(watched.store)) == sorted(set(names) - {"odd"})
+
+
+async def test_a_store_that_goes_down_while_a_batch_is_stored_in_parts_is_told(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = into(watched, account, start_ns)
+    keep = watched.store.write
+
+    def last(accounted: Sequence[Accounted], received_ns: int) -> int:
+        watched.down = True
+        return keep(accounted, received_ns)
+
+    monkeypatch.setattr(watched.store, "write", last)
+    with pytest.raises(StoreUnavailable):
+        await ingest.take(batch(a_window("good").encode(), a_window("odd").encode()), decode)
 
 
 async def test_a_store_that_is_down_is_told_to_all_and_comes_back_by_itself(
