@@ -1,7 +1,10 @@
 """Lines that a store refuses for good: set aside in a file and counted, while the rest is stored."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Sequence
+from io import FileIO
 from pathlib import Path
 
 from joulefleet_collector.store.store import StoreUnavailable
@@ -36,14 +39,21 @@ class SetAside:
         if not refused:
             return
         text = b"".join(b"# %b\n%b\n" % (" ".join(reason.split()).encode(), line) for line, reason in refused)
+        with self._lock:
+            self._keep(text)
+            self.lines += len(refused)
+
+    def _keep(self, text: bytes) -> None:
         try:
-            with self._lock, self.path.open("ab") as file:
+            with self.path.open("ab", buffering=0) as file:
                 if file.tell() + len(text) <= self._most_bytes:
-                    file.write(text)
-                self.lines += len(refused)
+                    _append(file, text)
         except OSError as error:
-            mend = "let the collector's user write there: refused rows are kept in it"
-            raise StoreUnavailable(str(self.path), f"{error.strerror}", mend) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            mend = "free space on its disk" if full else "let the collector's user write there"
+            raise StoreUnavailable(
+                str(self.path), f"{error.strerror}", f"{mend}: refused rows are kept in it"
+            ) from error
 
 
 def store_good(lines: Sequence[bytes], write: Callable[[bytes], None]) -> list[tuple[bytes, str]]:
@@ -64,6 +74,18 @@ def store_good(lines: Sequence[bytes], write: Callable[[bytes], None]) -> list[t
         half = len(lines) // 2
         return [*store_good(lines[:half], write), *store_good(lines[half:], write)]
     return []
+
+
+def _append(file: FileIO, text: bytes) -> None:
+    """All of it, durably, or nothing: half a line would spoil the one that is kept behind it."""
+    end = file.tell()
+    try:
+        while text:
+            text = text[file.write(text) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def _instant_ns(line: bytes) -> int:

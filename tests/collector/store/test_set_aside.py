@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fixtures.disks import small_disk
 from joulefleet_collector.store.set_aside import LinesRefused, SetAside, store_good
 from joulefleet_collector.store.store import StoreUnavailable
 
@@ -86,3 +87,16 @@ def test_a_file_that_cannot_be_written_is_told_and_not_counted(tmp_path: Path) -
     with pytest.raises(StoreUnavailable, match="refused rows are kept in it"):
         aside.add([(b"m f=1 1", "bad")])
     assert aside.lines == 0
+
+
+def test_what_a_full_disk_takes_half_of_is_not_kept_in_half_nor_counted(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1) as disk:
+        aside = SetAside(disk.folder)
+        aside.add([(b"m f=1 1", "first")])
+        room = disk.free_bytes
+        with pytest.raises(StoreUnavailable, match="free space on its disk: refused rows are kept in it"):
+            aside.add([(b"m f=%d 1" % number, "x" * 1000) for number in range(room // 1000)])
+        assert (aside.path.read_bytes(), aside.lines) == (b"# first\nm f=1 1\n", 1)
+        aside.add([(b"m f=2 1", "second")])
+        assert aside.path.read_bytes() == b"# first\nm f=1 1\n# second\nm f=2 1\n"
+        assert aside.lines == 2
