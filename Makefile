@@ -20,7 +20,8 @@ test: $(STAMP)
 test-services: $(STAMP)
 	tests/services/install.sh
 	JOULEFLEET_SERVICES=required $(BIN)/pytest tests/services tests/collector/store/test_store.py \
-		tests/collector/store/test_influx*.py tests/collector/test_check.py tests/collector/test_service.py tests/e2e/test_store_*.py
+		tests/collector/store/test_influx*.py tests/collector/test_check.py tests/collector/test_service.py \
+		tests/e2e/test_store_*.py
 
 # Property tests, with many more examples than `make test` tries.
 fuzz: $(STAMP)

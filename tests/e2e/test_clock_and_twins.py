@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.collectors import Collector, run
 from fixtures.processes import SIMULATED, agent_config, collecting, running, until
-from fixtures.sums import delivered
+from fixtures.sums import windows_of
 from joulefleet.describe import Engine, Meter
 from joulefleet.reading import Counts, MeterReading, WorkKey, WorkReading
 from joulefleet.units import NS_PER_S, s_to_ns, uj_to_j
@@ -110,7 +110,7 @@ def test_two_agents_of_one_name_are_both_kept_and_named(tmp_path: Path) -> None:
         windows = {window.key: window for window in collector.windows()}
         named = [entry for entry in collector.report()["warnings"] if entry["code"] == "two_agents_or_clock"]
     for folder in folders:
-        sent = delivered(folder / "spool.db")
+        sent = windows_of(folder / "spool.db", "stored")
         assert len(sent) >= 3
         assert all(windows[window.key] == window for window in sent)
         own = [window for window in windows.values() if window.timeline == sent[0].timeline]

@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.collectors import Collector, in_this_process
 from fixtures.fault_proxy import Fault, FaultProxy, answered, fault_proxy
-from fixtures.outage import MOST_MORE_KB, WAIT, Delivering, collecting_by, delivering, influx_config, rss_kb
+from fixtures.outage import WAIT, Delivering, assert_bounded, collecting_by, delivering, influx_config, rss_kb
 from fixtures.processes import Command, Restarted, address_of, free_port, until
 from fixtures.services import Server, influxd_1, of_debian, running_influxd_1
 from fixtures.sums import assert_sums, ready
@@ -84,12 +84,6 @@ def assert_kept(collector: Collector, *agents: Delivering) -> None:
     for agent in agents:
         until(lambda one=agent: one.is_refused, f"{agent.server} to be told to keep everything")
         assert agent.waits >= WAIT
-
-
-def assert_bounded(command: Command, before_kb: int) -> None:
-    """The collector runs on, and holds hardly more memory than before."""
-    assert command.alive
-    assert rss_kb(command) < before_kb + MOST_MORE_KB
 
 
 @pytest.mark.parametrize("way", ["stopped", "hanging"])
