@@ -27,6 +27,8 @@ from joulefleet_collector.store.store import StoreUnavailable
 WRITE_TIMEOUT_S = 10.0
 """A batch may wait for the write before its own: both together end before its agent, after 30 s, hears nothing."""
 ASK_TIMEOUT_S = 120.0
+LONGEST_REST_S = 60
+"""How long a server is left alone that asks for it (`Retry-After`), at most: it may have been mended."""
 DROPPED_AS_OLD = re.compile(r"beyond retention policy.* dropped=(\d+)")
 NOT_FOUND = "not found"
 MAKE_MEND = "make it, or start the collector again with create = true"
@@ -44,6 +46,7 @@ class Wire:
         """Address and name, for a person."""
         self.config = config
         self._write_timeout_s = write_timeout_s
+        self._rests_until_s = 0.0
         self._url = config.url.rstrip("/")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="influxdb", daemon=True)
@@ -56,10 +59,14 @@ class Wire:
 
         `timeout_s` is for who wants to know sooner. Raises LinesRefused or StoreUnavailable.
         """
+        if (rests_s := self._rests_until_s - self._loop.time()) > 0:
+            raise self._down(f"it asked to be left alone for {rests_s:.1f} s more", _mend(429, "write", self.config))
         try:
-            status, said = self._run(self._write_v2(body) if self._client else self._write_v1(body), timeout_s)
+            status, said, later = self._run(self._write_v2(body) if self._client else self._write_v1(body), timeout_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
+        if status in (429, 503):
+            self._rests_until_s = self._loop.time() + _rest_s(later)
         if status != 204:
             raise self._refusal(status, said)
 
@@ -101,22 +108,23 @@ class Wire:
     def _run(self, work: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
         return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout_s), self._loop).result()
 
-    async def _write_v2(self, body: bytes) -> tuple[int, str]:
+    async def _write_v2(self, body: bytes) -> tuple[int, str, str]:
+        """Status, the server's own words, and its Retry-After."""
         assert self._client
         try:
             taken = await self._client.write_api().write(self.config.bucket, self.config.org, body)
         except ApiException as error:
-            return error.status or 0, _text(error.body or b"")
+            return error.status or 0, _text(error.body or b""), str(error.retry_after or "")
         # The client counts 201 as stored too; no version answers that to a write.
-        return (204, "") if taken else (200, "it answered a write without saying that it was stored")
+        return (204, "", "") if taken else (200, "it answered a write without saying that it was stored", "")
 
-    async def _write_v1(self, body: bytes) -> tuple[int, str]:
+    async def _write_v1(self, body: bytes) -> tuple[int, str, str]:
         timeout = aiohttp.ClientTimeout(total=self._write_timeout_s)
         address, options = f"{self._url}/write", {"db": self.config.database}
         async with self._session.post(
             address, params=options, data=body, timeout=timeout, allow_redirects=False
         ) as answer:
-            return answer.status, _text(await answer.read())
+            return answer.status, _text(await answer.read()), answer.headers.get("Retry-After", "")
 
     def _asked(self, statement: str, timeout_s: float | None = None) -> tuple[int, bytes]:
         data = {"q": statement, "db": self.config.name, "epoch": "ns"}
@@ -185,6 +193,11 @@ async def _client(config: InfluxConfig, timeout_s: float) -> InfluxDBClientAsync
     secret = {"token": config.token} if config.token else {}
     # After a redirect a write would become a GET, and its answer look like success.
     return InfluxDBClientAsync(config.url.rstrip("/"), org=config.org, timeout=timeout, allow_redirects=False, **secret)
+
+
+def _rest_s(retry_after: str) -> int:
+    """Seconds for which a server asks to be left alone; 0 where it does not say, or says a date."""
+    return min(int(retry_after), LONGEST_REST_S) if re.fullmatch("[0-9]{1,9}", retry_after) else 0
 
 
 def _text(body: bytes | str) -> str:

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 import pytest
 
 from fixtures.fake_influxdb import Asked, Told, fake_influxdb
+from fixtures.processes import until
 from fixtures.services import free_port
 from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.influx_wire import Wire
@@ -77,6 +78,34 @@ def test_a_write_that_was_not_stored_is_told_with_its_mend(config: InfluxConfig,
         wire.write(b"m f=1 1")
     assert len(asked) == 1
     assert "hush" not in str(error.value) and "'fleet'" in str(error.value)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "later", "requests"), [(429, "30", 1), (503, "999999", 1), (503, "0", 2), (429, "soon", 2)]
+)
+def test_a_server_that_asks_for_it_is_left_alone(config: InfluxConfig, status: int, later: str, requests: int) -> None:
+    with wired(config, lambda _: Told(status, b"{}", (("Retry-After", later),))) as (wire, asked):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match=r"fewer requests|overloaded"):
+                wire.write(b"m f=1 1")
+        assert len(asked) == requests
+
+
+def test_a_server_that_was_left_alone_for_as_long_as_it_asked_is_written_to_again() -> None:
+    answers = iter([Told(429, b"{}", (("Retry-After", "1"),)), Told()])
+    with wired(V1, lambda _: next(answers)) as (wire, asked):
+        until(lambda: stored(wire), "a write to be stored")
+        assert len(asked) == 2
+
+
+def stored(wire: Wire) -> bool:
+    """Whether a write is stored now."""
+    try:
+        wire.write(b"m f=1 1")
+    except StoreUnavailable:
+        return False
+    return True
 
 
 @BOTH
