@@ -12,6 +12,7 @@ import re
 import threading
 from base64 import b64encode
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import aiohttp
@@ -63,7 +64,7 @@ class Wire:
             raise self._down(f"it asked to be left alone for {rests_s:.1f} s more", _mend(429, "write", self.config))
         try:
             status, said, later = self._run(self._write_v2(body) if self._client else self._write_v1(body), timeout_s)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, CancelledError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         if status in (429, 503):
             self._rests_until_s = self._loop.time() + _rest_s(later)
@@ -99,7 +100,7 @@ class Wire:
         return body
 
     def close(self) -> None:
-        """End connections and the thread."""
+        """End connections and the thread; whoever waits for an answer is told that there will be none."""
         self._run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -133,7 +134,7 @@ class Wire:
     def _requested(self, method: str, path: str, timeout_s: float | None = None, **options: Any) -> tuple[int, bytes]:
         try:
             return self._run(self._request(method, path, **options), timeout_s)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, CancelledError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
 
     async def _request(self, method: str, path: str, **options: Any) -> tuple[int, bytes]:
@@ -144,6 +145,10 @@ class Wire:
             return answer.status, await answer.read()
 
     async def _close(self) -> None:
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         if self._client:
             await self._client.close()  # type: ignore[no-untyped-call]  # the client's own lack
         await self._session.close()
@@ -169,6 +174,8 @@ class Wire:
         return StoreUnavailable(self.place, reason, mend)
 
     def _unreachable(self, error: Exception) -> StoreUnavailable:
+        if isinstance(error, CancelledError):
+            return self._down("it was closed before it answered", "send it again to a collector that runs")
         told = str(getattr(error, "os_error", error)) or type(error).__name__
         if isinstance(error, TimeoutError):
             return self._down("it did not answer in time", "see whether it is overloaded or cut off")

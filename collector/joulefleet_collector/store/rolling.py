@@ -10,13 +10,20 @@ from joulefleet_collector.store.store import StoreUnavailable
 
 ROUND_S = 60.0
 """Longer than a write can last: what was touched since the round before waits for the next."""
+END_S = 5.0
+"""How long the last round may take to end; what it asks of a store that hangs ends when that is closed."""
 
 LOG = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def rolled_up(roll_up: Callable[[Marks], Marks], round_s: float = ROUND_S) -> AsyncIterator[None]:
-    """While inside, call `roll_up` in a worker thread, each time with what it gave before; none goes on afterwards."""
+async def rolled_up(
+    roll_up: Callable[[Marks], Marks], round_s: float = ROUND_S, end_s: float = END_S
+) -> AsyncIterator[None]:
+    """While inside, call `roll_up` in a worker thread, each time with what it gave before.
+
+    None begins afterwards. One that does not end soon is broken off when its store is closed; no half sum ever counts.
+    """
     ended = asyncio.Event()
 
     async def go_on() -> None:
@@ -31,7 +38,8 @@ async def rolled_up(roll_up: Callable[[Marks], Marks], round_s: float = ROUND_S)
         yield
     finally:
         ended.set()
-        await rounds
+        with suppress(TimeoutError):
+            await asyncio.wait_for(rounds, end_s)
 
 
 def _round(roll_up: Callable[[Marks], Marks], seen: Marks) -> Marks:

@@ -1,7 +1,9 @@
 """The way to an InfluxDB: what is sent, and that every failure is told with its mend and never taken for success."""
 
 import base64
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
 import pytest
@@ -182,3 +184,25 @@ def test_a_right_that_is_missing_is_named(config: InfluxConfig) -> None:
         for act, right in ((lambda: wire.ask("SELECT 1"), "read"), (lambda: wire.call("GET", "/x"), "make")):
             with pytest.raises(StoreUnavailable, match=f"the right to {right} (database|bucket) 'fleet'"):
                 act()
+
+
+@BOTH
+@pytest.mark.parametrize("asks", [True, False])
+def test_whoever_waits_for_an_answer_when_the_way_is_closed_is_told(config: InfluxConfig, asks: bool) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def answer(_: Asked) -> Told:
+        asked.set()
+        over.wait()
+        return Told()
+
+    with ThreadPoolExecutor(1) as pool, fake_influxdb(answer) as (url, _):
+        wire = Wire(moved(config, url))
+        try:
+            waiting = pool.submit(wire.ask, "SELECT 1") if asks else pool.submit(wire.write, b"m f=1 1")
+            assert asked.wait(30)
+            wire.close()
+            with pytest.raises(StoreUnavailable, match="closed before it answered"):
+                waiting.result(30)
+        finally:
+            over.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 
 import pytest
 
@@ -47,3 +48,18 @@ async def test_a_round_that_fails_is_told_and_the_next_begins_anew(caplog: pytes
             await rounds.reached.wait()
     assert rounds.seen[:5] == [Marks(), Marks({0: 1}), Marks(), Marks(), Marks({0: 4})]
     assert "sums of hours and days wait: x: down; start it" in caplog.messages
+
+
+async def test_a_round_that_hangs_does_not_hold_up_the_end() -> None:
+    loop, began, closed = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def hang(seen: Marks) -> Marks:
+        loop.call_soon_threadsafe(began.set)
+        closed.wait()
+        return seen
+
+    try:
+        async with asyncio.timeout(30), rolled_up(hang, end_s=0.01):
+            await began.wait()
+    finally:
+        closed.set()
