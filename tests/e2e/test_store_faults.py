@@ -13,7 +13,16 @@ import pytest
 
 from fixtures.collectors import Collector, in_this_process
 from fixtures.fault_proxy import Fault, FaultProxy, answered, fault_proxy
-from fixtures.outage import WAIT, Delivering, assert_bounded, collecting_by, delivering, influx_config, rss_kb
+from fixtures.outage import (
+    LONGEST_S,
+    WAIT,
+    Delivering,
+    assert_bounded,
+    collecting_by,
+    delivering,
+    influx_config,
+    rss_kb,
+)
 from fixtures.processes import Command, Restarted, address_of, free_port, until
 from fixtures.services import Server, influxd_1, of_debian, running_influxd_1
 from fixtures.sums import assert_sums, ready
@@ -73,7 +82,7 @@ def test_what_the_store_answers_wrongly_or_not_at_all_is_sent_again_and_counts_o
             assert_kept(behind.collector, *[agent] * (not FAULTS[name].holds))
         agent.delivers()
         assert ready(behind.collector) == 200
-        windows = agent.ends()
+        windows = agent.ends(behind.collector)
     assert_sums(behind.collector, calm, server, windows)
     assert_bounded(behind.command, before_kb)
 
@@ -110,7 +119,7 @@ def test_a_store_that_was_away_for_two_minutes_has_everything_when_it_is_back(
             agent.delivers()
         assert ready(collector) == 200
         for agent in agents:
-            assert_sums(collector, calm, agent.server, agent.ends())
+            assert_sums(collector, calm, agent.server, agent.ends(collector))
         assert_bounded(command, before_kb)
 
 
@@ -123,15 +132,15 @@ def test_a_collector_killed_at_any_point_of_a_commit_counts_each_window_once(
         words = ("collector", "run", "--config", str(config), "--port", port)
         store = stack.enter_context(closing(Restarted(tmp_path / "data", tmp_path / "collector", *words)))
         collector = Collector(address_of(store.command))
-        agent: Delivering | None = None
+        assert store.command.kill()
+        agent = stack.enter_context(delivering(tmp_path, collector.url, "killed"))
         for fault in KILLED_AT.values():
             with proxy.failing(fault):
-                agent = agent or stack.enter_context(delivering(tmp_path, collector.url, "killed"))
-                until(lambda: proxy.met, "a commit")
+                store.start()
+                assert address_of(store.command) == collector.url
+                until(lambda: proxy.met, "a commit", LONGEST_S)
+                assert agent.waits >= WAIT
                 assert store.command.kill()
-            store.start()
-            assert address_of(store.command) == collector.url
-        assert agent
+        store.start()
         agent.delivers()
-        windows = agent.ends()
-        assert_sums(collector, calm, "killed", windows)
+        assert_sums(collector, calm, "killed", agent.ends(collector))
