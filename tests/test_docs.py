@@ -66,8 +66,8 @@ def test_every_route_and_every_code_is_in_the_page_of_the_interface_and_no_other
     named = set(re.findall(r"`((?:GET|POST|DELETE) [^`]+)`", page.split("## Asking")[0]))
     assert named == {route for route in routes if not route.startswith("HEAD")}
     codes = page.split("| code of")[1].split("## The stream")[0]
-    refused = [*COLLECTOR.glob("judge.py"), *COLLECTOR.glob("sorting.py")]
-    given = {code for file in refused for code in re.findall(r'Refused\("(\w+)"', file.read_text("utf-8"))}
+    refused = [(COLLECTOR / f"{name}.py").read_text("utf-8") for name in ("judge", "sorting", "ingest")]
+    given = {code for text in refused for code in re.findall(r'(?:Refused\(|code=)"(\w+)"', text)}
     assert {code for line in re.findall(r"(?m)^\| (`[^|]*)\|", codes) for code in re.findall(r"`(\w+)`", line)} == given
 
 

@@ -4,7 +4,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -37,11 +39,15 @@ from joulefleet_collector.store.store import Store, StoreUnavailable
 from joulefleet_collector.stream import REFUSALS, Streams
 
 RETRY_AFTER_S = 10
+ASKED_AT_ONCE = 4
+"""Questions that are answered at a time. They have threads of their own: where the store answers late, neither batches
+nor `/-/ready` wait behind them."""
 EXPORT_PAGE = 100
 """Windows written to an export at a time."""
 JSON_LINES_TYPE = "application/x-ndjson"
 STATUSES: dict[type[Exception], int] = {**REFUSALS, BadQuestion: 400}
 
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
@@ -85,7 +91,11 @@ class Door:
         self._ingest = ingest
         self._now_ns = now_ns
         self._gate = gate
+<<<<<<< HEAD
         self._opener = Opener()
+=======
+        self._asking = ThreadPoolExecutor(ASKED_AT_ONCE, "ask")
+>>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/windows: answers after the store has committed."""
@@ -110,13 +120,13 @@ class Door:
         self._gate.read(_token(request), request.remote or "")
         asked = parse_export(request.query, self._now_ns())
         windows = self._store.windows(asked.server, asked.since_ns, asked.until_ns)
-        page = await asyncio.to_thread(_page, windows)
+        page = await self._ask(_page, windows)
         response = web.StreamResponse(headers={"Content-Type": JSON_LINES_TYPE})
         await response.prepare(request)
         try:
             while page:
                 await response.write(page)
-                page = await asyncio.to_thread(_page, windows)
+                page = await self._ask(_page, windows)
         except StoreUnavailable as error:
             # The head is sent: only a broken connection can still say that the export is not whole.
             log.error("export broken off: %s", error)
@@ -127,12 +137,28 @@ class Door:
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/usage: figures with their reasons, the ledger and the warnings."""
         self._gate.read(_token(request), request.remote or "")
-        usage = await asyncio.to_thread(self._usage, list(request.query.items()))
+        usage = await self._ask(self._usage, list(request.query.items()))
         return web.json_response(body=msgspec.json.encode(usage))
 
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
         return answer_usage(self._store, parse_usage(query, self._now_ns()))
 
+<<<<<<< HEAD
+=======
+    async def agents(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
+        self._gate.read(_token(request), request.remote or "")
+        states = await self._ask(self._agents, request.query.getall("expected", []))
+        return web.json_response(body=msgspec.json.encode({"agents": states}))
+
+    def _agents(self, expected: list[str]) -> list[AgentState]:
+        return agent_states(self._store.latest("agent"), self._store.latest("facts"), self._now_ns(), expected)
+
+    async def _ask(self, work: Callable[..., T], *said: object) -> T:
+        """Let a thread of those that answer questions do this."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, work, *said)
+
+>>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)
     async def healthy(self, _: web.Request) -> web.StreamResponse:
         """GET /-/healthy: the process answers."""
         return web.json_response({"healthy": True})

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +23,7 @@ from joulefleet_collector.config import Role, configure
 from joulefleet_collector.rows import Row
 from joulefleet_collector.service import listening
 from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.store import Question, Total
 
 AWindow = Callable[..., Window]
 Account = Callable[[Window], list[Row]]
@@ -243,6 +246,7 @@ async def test_a_fault_is_500_and_logged_and_never_a_traceback(
     assert "ZeroDivisionError" in caplog.text
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("role", ["ingest", "watch"])
 async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
     tmp_path: Path, account: Account, a_window: AWindow, start_ns: int, role: Role
@@ -267,3 +271,28 @@ async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
             for path in ("/-/healthy", "/-/ready"):
                 assert (await collector.get(path))[0] == 200
         assert len(list(store.windows(None, 0, 2**62))) == takes
+=======
+async def test_questions_that_hang_hold_up_neither_windows_nor_the_answer_whether_it_is_ready(
+    collector: Collector, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, asked = threading.Event(), threading.Semaphore(0)
+
+    def hang(question: Question) -> list[Total]:
+        asked.release()
+        over.wait()
+        return []
+
+    monkeypatch.setattr(collector.store, "ask", hang)
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        try:
+            # More than asyncio's own pool has threads on any machine.
+            for _ in range(50):
+                group.create_task(collector.get("/v1/usage"))
+            assert await asyncio.to_thread(asked.acquire, timeout=30)
+            assert (await collector.get("/-/ready"))[0] == 200
+            noise = {"noise": random.Random(1).randbytes(100_000).hex()}
+            large = b'{"id":1,"windows":[%b,%b]}' % (a_window().encode_json(), json.dumps(noise).encode())
+            assert (await collector.post(large, **PLAIN))[0] == 200
+        finally:
+            over.set()
+>>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)
