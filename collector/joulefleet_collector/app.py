@@ -4,9 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -29,6 +27,7 @@ from joulefleet.delivery import (
 )
 from joulefleet.window import Window, decode, decode_json
 from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
+from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.config import Role
 from joulefleet_collector.ingest import Ingest
@@ -39,15 +38,11 @@ from joulefleet_collector.store.store import Store, StoreUnavailable
 from joulefleet_collector.stream import REFUSALS, Streams
 
 RETRY_AFTER_S = 10
-ASKED_AT_ONCE = 4
-"""Questions that are answered at a time. They have threads of their own: where the store answers late, neither batches
-nor `/-/ready` wait behind them."""
 EXPORT_PAGE = 100
 """Windows written to an export at a time."""
 JSON_LINES_TYPE = "application/x-ndjson"
 STATUSES: dict[type[Exception], int] = {**REFUSALS, BadQuestion: 400}
 
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
@@ -56,11 +51,12 @@ def make_app(
     store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN, role: Role = "all"
 ) -> web.Application:
     """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
-    door = Door(store, ingest, now_ns, gate)
+    asking = Asking()
+    door = Door(store, ingest, now_ns, gate, asking)
     app = web.Application(middlewares=[_answers_counted(ingest.meters)], client_max_size=MAX_BATCH_BYTES)
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
     app.on_shutdown.append(streams.end)
-    operating = Operating(store, ingest, now_ns, gate)
+    operating = Operating(store, ingest, now_ns, gate, asking)
     takes, answers = role != "watch", role != "ingest"
     app.router.add_post(BATCH_PATH, door.take if takes else _takes_none)
     app.router.add_get(STREAM_PATH, streams.serve if takes else _takes_none)
@@ -86,16 +82,13 @@ async def _answers_none(_: web.Request) -> web.StreamResponse:
 class Door:
     """The handlers of all routes."""
 
-    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate) -> None:
+    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate, asking: Asking) -> None:
         self._store = store
         self._ingest = ingest
         self._now_ns = now_ns
         self._gate = gate
-<<<<<<< HEAD
+        self._asking = asking
         self._opener = Opener()
-=======
-        self._asking = ThreadPoolExecutor(ASKED_AT_ONCE, "ask")
->>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/windows: answers after the store has committed."""
@@ -120,13 +113,13 @@ class Door:
         self._gate.read(_token(request), request.remote or "")
         asked = parse_export(request.query, self._now_ns())
         windows = self._store.windows(asked.server, asked.since_ns, asked.until_ns)
-        page = await self._ask(_page, windows)
+        page = await self._asking.done(_page, windows)
         response = web.StreamResponse(headers={"Content-Type": JSON_LINES_TYPE})
         await response.prepare(request)
         try:
             while page:
                 await response.write(page)
-                page = await self._ask(_page, windows)
+                page = await self._asking.done(_page, windows)
         except StoreUnavailable as error:
             # The head is sent: only a broken connection can still say that the export is not whole.
             log.error("export broken off: %s", error)
@@ -137,28 +130,12 @@ class Door:
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/usage: figures with their reasons, the ledger and the warnings."""
         self._gate.read(_token(request), request.remote or "")
-        usage = await self._ask(self._usage, list(request.query.items()))
+        usage = await self._asking.done(self._usage, list(request.query.items()))
         return web.json_response(body=msgspec.json.encode(usage))
 
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
         return answer_usage(self._store, parse_usage(query, self._now_ns()))
 
-<<<<<<< HEAD
-=======
-    async def agents(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
-        self._gate.read(_token(request), request.remote or "")
-        states = await self._ask(self._agents, request.query.getall("expected", []))
-        return web.json_response(body=msgspec.json.encode({"agents": states}))
-
-    def _agents(self, expected: list[str]) -> list[AgentState]:
-        return agent_states(self._store.latest("agent"), self._store.latest("facts"), self._now_ns(), expected)
-
-    async def _ask(self, work: Callable[..., T], *said: object) -> T:
-        """Let a thread of those that answer questions do this."""
-        return await asyncio.get_running_loop().run_in_executor(self._asking, work, *said)
-
->>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)
     async def healthy(self, _: web.Request) -> web.StreamResponse:
         """GET /-/healthy: the process answers."""
         return web.json_response({"healthy": True})

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from joulefleet.delivery import JSON_TYPE
 from joulefleet_collector.api import BadQuestion
+from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import Gate, bearer
 from joulefleet_collector.fleet import Fleet
 from joulefleet_collector.ingest import Ingest
@@ -34,7 +35,8 @@ class Retirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Lately(Generic[T]):
     """The answer to a slow question of the store, asked at most once in FRESH_S."""
 
-    def __init__(self, ask: Callable[[], T]) -> None:
+    def __init__(self, asking: Asking, ask: Callable[[], T]) -> None:
+        self._threads = asking
         self._ask = ask
         self._asking: asyncio.Task[T] | None = None
         self._asked_s = 0.0
@@ -43,7 +45,7 @@ class Lately(Generic[T]):
         """The answer; None while the store gives none. Asked by one loop only."""
         loop = asyncio.get_running_loop()
         if self._asking is None or (self._asking.done() and loop.time() - self._asked_s > FRESH_S):
-            self._asking, self._asked_s = loop.create_task(asyncio.to_thread(self._ask)), loop.time()
+            self._asking, self._asked_s = loop.create_task(self._threads.done(self._ask)), loop.time()
         done, _ = await asyncio.wait([self._asking], timeout=PATIENCE_S)
         try:
             return self._asking.result() if done else None
@@ -54,19 +56,20 @@ class Lately(Generic[T]):
 class Operating:
     """The handlers."""
 
-    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate) -> None:
+    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate, asking: Asking) -> None:
         self._store = store
         self._ingest = ingest
         self._now_ns = now_ns
         self._gate = gate
         self._fleet = Fleet(store, now_ns)
-        self._summary = Lately(self._fleet.summary)
+        self._asking = asking
+        self._summary = Lately(asking, self._fleet.summary)
 
     async def agents(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
         self._gate.read(_token(request), request.remote or "")
         expected, pools, sites = (request.query.getall(name, []) for name in ("expected", "pool", "site"))
-        found = await asyncio.to_thread(self._fleet.listing, expected, pools, sites)
+        found = await self._asking.done(self._fleet.listing, expected, pools, sites)
         return web.json_response(body=msgspec.json.encode(found))
 
     async def retire(self, request: web.Request) -> web.StreamResponse:
@@ -79,7 +82,7 @@ class Operating:
             asked = msgspec.json.decode(await request.read(), type=Retirement)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise BadQuestion(f'write {{"servers": ["NAME"], "undo": false}}: {error}') from error
-        notes = await asyncio.to_thread(self._fleet.take_back if asked.undo else self._fleet.retire, asked.servers)
+        notes = await self._asking.done(self._fleet.take_back if asked.undo else self._fleet.retire, asked.servers)
         return web.json_response(body=msgspec.json.encode({"servers": asked.servers, "notes": notes}))
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:

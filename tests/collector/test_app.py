@@ -246,7 +246,6 @@ async def test_a_fault_is_500_and_logged_and_never_a_traceback(
     assert "ZeroDivisionError" in caplog.text
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("role", ["ingest", "watch"])
 async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
     tmp_path: Path, account: Account, a_window: AWindow, start_ns: int, role: Role
@@ -271,7 +270,8 @@ async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
             for path in ("/-/healthy", "/-/ready"):
                 assert (await collector.get(path))[0] == 200
         assert len(list(store.windows(None, 0, 2**62))) == takes
-=======
+
+
 async def test_questions_that_hang_hold_up_neither_windows_nor_the_answer_whether_it_is_ready(
     collector: Collector, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,4 +295,3 @@ async def test_questions_that_hang_hold_up_neither_windows_nor_the_answer_whethe
             assert (await collector.post(large, **PLAIN))[0] == 200
         finally:
             over.set()
->>>>>>> 28b4d51 (Questions have threads of their own: eight that hung with their store kept /-/ready and every stream from answering)

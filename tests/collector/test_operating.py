@@ -20,6 +20,7 @@ from joulefleet_collector import operating as module
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.app import make_app
+from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.operating import Lately
@@ -160,7 +161,7 @@ async def test_a_fault_of_ours_is_not_hidden() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Lately(broken).answer()
+        await Lately(Asking(), broken).answer()
 
 
 async def tell(client: aiohttp.ClientSession, body: object, **headers: str) -> tuple[int, Any]:
