@@ -13,6 +13,7 @@ from pathlib import Path
 
 from joulefleet.config import ConfigError
 from joulefleet.delivery import plain
+from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.link import Link
 from joulefleet_agent.offset import Offsets
@@ -23,6 +24,8 @@ LOG = logging.getLogger(__name__)
 BATCH_WINDOWS = 256
 BATCH_BYTES = 4 * 1024 * 1024
 BACKLOG_WINDOWS_PER_S = 500
+APART_NS = 60 * NS_PER_S
+"""Clocks that differ by more are told: as far ahead as a collector takes a window."""
 
 
 class Uplink:
@@ -40,6 +43,7 @@ class Uplink:
         self._limit = BATCH_WINDOWS
         self._failures = 0
         self._said = ""
+        self._is_apart = False
         self._batch_id = 0
 
     @property
@@ -84,6 +88,7 @@ class Uplink:
         self._failures, self._limit, self._said = 0, BATCH_WINDOWS, ""
         rejected = {one.index: one for one in told.rejected if 0 <= one.index < len(waiting)}
         now_ns = self._now()
+        self._compare_clocks(now_ns, told.now_ns)
         again = self._spool.follow_store(told.store_epoch, now_ns)
         if again:
             LOG.warning("%s: the store began a new life; %d windows are sent again", self.url, again)
@@ -94,6 +99,13 @@ class Uplink:
                 self._spool.refused(waiting[k].seq, why.code, now_ns)
             else:
                 self._spool.postpone(waiting[k].seq, due_ns(why.code, waiting[k].start_ns, told.now_ns, now_ns))
+
+    def _compare_clocks(self, own_ns: int, collector_ns: int) -> None:
+        """Log once that the clocks differ. A replay's time is its own; an answer of 0 tells no time."""
+        ahead_ns = own_ns - collector_ns if self._live and collector_ns else 0
+        was_apart, self._is_apart = self._is_apart, abs(ahead_ns) > APART_NS
+        if self._is_apart and not was_apart:
+            LOG.warning("%s: %s", self.url, _apart(ahead_ns))
 
     def _say(self, verdict: Wait, waiting: int) -> None:
         """Log a reason once, not at every try."""
@@ -111,6 +123,15 @@ class Uplink:
             self._spool.refused(waiting[0].seq, why.code, self._now())
             self._limit = BATCH_WINDOWS
         return 0.0
+
+
+def _apart(ahead_ns: int) -> str:
+    """What two clocks that differ lead to, and the mend."""
+    if ahead_ns > 0:
+        far, so = "ahead of", "windows wait on disk until they are due there"
+    else:
+        far, so = "behind", "windows are stored under the wrong time"
+    return f"the clock of this server is {ns_to_s(abs(ahead_ns)):.0f} s {far} the collector's, so {so}; set it right"
 
 
 def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, idle_s: float = 5.0) -> None:

@@ -143,6 +143,25 @@ def test_one_bad_window_does_not_hold_up_the_others(here: Here, collector: Any, 
     assert here.spool.losses().refused_windows == 2
 
 
+@pytest.mark.parametrize(("ahead_s", "told"), [(61, "61 s ahead of"), (-3_600, "3600 s behind"), (60, ""), (-60, "")])
+def test_clocks_that_differ_are_told_once(
+    here: Here, collector: Any, ahead_s: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.now_ns = NOW - ahead_s * S
+    for _ in range(3):
+        here.keep(1)
+        here.send_all()
+    assert caplog.text.count("the clock of this server") == bool(told)
+    assert told in caplog.text
+    collector.now_ns = NOW
+    here.keep(1)
+    here.send_all()
+    collector.now_ns = NOW - 100 * S
+    here.keep(1)
+    here.send_all()
+    assert caplog.text.count("the clock of this server") == bool(told) + 1
+
+
 def test_a_window_from_the_collectors_future_is_sent_when_it_is_due(here: Here, collector: Any, reply: Any) -> None:
     here.keep(3)
     collector.now_ns = 60 * S
