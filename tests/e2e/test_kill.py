@@ -1,6 +1,7 @@
 """Agents and collectors that are killed at any instant: after a new start every joule and token is there, once."""
 
 import random
+import threading
 from contextlib import closing
 from itertools import count, pairwise
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 
 from fixtures.collectors import DEADLINE_S, Collector
 from fixtures.made_run import made_run
+from fixtures.past import Past
 from fixtures.processes import Restarted, address_of, agent_config, collecting, free_port, running, until
 from fixtures.sums import sums_of
 from joulefleet.units import uj_to_j
 from joulefleet.window import MeterWindow, Window
+from joulefleet_agent.clock import wall_ns
+from joulefleet_agent.link import best_link
+from joulefleet_agent.uplink import Uplink
 from joulefleet_plugins.meters.simulated import SERVER, SimulatedConfig, truth
 
 KILLS = 50
@@ -22,6 +27,10 @@ AT_WORK = 20
 """So many at least must hit a process that had written to its disk since it was started."""
 WAIT_S = (0.0, 0.6)
 RUN_S = 2 * 3_600
+STREAM_KILLS = 6
+BATCH = 60
+COMMIT_S = 0.1
+"""About as long as a batch takes from the agent to the answer."""
 
 
 def test_fifty_kills_of_replays_and_their_collector_change_no_sum(tmp_path: Path) -> None:
@@ -46,6 +55,40 @@ def test_fifty_kills_of_replays_and_their_collector_change_no_sum(tmp_path: Path
         for server in (f"s{one}" for one in range(1, number + 1)):
             assert [bare(one) for one in collector.windows(server=server)] == windows, server
             assert sums_of(collector, server) == [pytest.approx(one, rel=1e-9) for one in sums], server
+
+
+def test_a_collector_killed_while_it_answers_a_stream_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+    chance, port, data = random.Random(13), free_port(), tmp_path / "data"
+    words = ("collector", "run", "--data-dir", str(data), "--port", str(port))
+    unanswered = stored = 0
+    with (
+        closing(Restarted(data / "joulefleet.db", tmp_path / "collector", *words)) as store,
+        closing(Past(tmp_path / "past.db", "past", wall_ns() - 3 * 3_600 * 10**9)) as past,
+    ):
+        collector = Collector(f"http://127.0.0.1:{port}")
+        uplink = Uplink([best_link(collector.url, random.Random(1))], past.spool, wall_ns)
+        for number in range(STREAM_KILLS):
+            address_of(store.command)
+            past.live(1)  # so that the stream is open again
+            while uplink.send_once() is not None:
+                pass
+            past.live(BATCH)
+            known = len(collector.windows())
+            # Half of them at any instant, the others in the commit: between it and the answer above all.
+            blind = threading.Timer(chance.uniform(0, COMMIT_S), store.kill)
+            killer = blind if number % 2 else threading.Thread(target=store.kill_at_a_write)
+            killer.start()
+            unanswered += bool(uplink.send_once())
+            killer.join()
+            store.start()
+            address_of(store.command)
+            stored += past.spool.depth()[0] > 0 and len(collector.windows()) > known
+        while uplink.send_once() is not None:
+            pass
+        uplink.close()
+        print(f"{unanswered} of {STREAM_KILLS} batches had no answer, of which {stored} were stored all the same")
+        assert unanswered >= 2
+        past.assert_counted_once(collector)
 
 
 def undisturbed(folder: Path, run: Path) -> tuple[list[bytes], list[list[Any]]]:
