@@ -105,6 +105,15 @@ def replay_windows(path: Path, spool: Spool, uplink: Uplink, told: Progress) -> 
     return _delivered(outcome, uplink, spool, began_s)
 
 
+def replay_spool(spool: Spool, uplink: Uplink) -> Outcome:
+    """Send what an agent's spool holds, what was refused too, as a declared backfill. Raises CollectorSilent."""
+    began_s = time.monotonic()
+    spool.wait_again()
+    outcome = Outcome(timeline="as recorded", windows=spool.depth()[0])
+    outcome.from_ns, outcome.until_ns = spool.waiting_span()
+    return _delivered(outcome, uplink, spool, began_s)
+
+
 def recorded_windows(path: Path) -> Iterator[Window]:
     """The windows of a recording, in its order. Raises BadRecording naming the line."""
     with path.open("rb") as lines:

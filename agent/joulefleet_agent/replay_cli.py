@@ -26,10 +26,12 @@ from joulefleet_agent.replay import (
     Outcome,
     Progress,
     replay_source,
+    replay_spool,
     replay_windows,
     span,
     timeline_of,
 )
+from joulefleet_agent.service import only_one
 from joulefleet_agent.sources import opener_of
 from joulefleet_agent.spool import Bounds, Spool, SpoolUnavailable
 from joulefleet_agent.uplink import Uplink
@@ -100,6 +102,17 @@ def windows(path: Path, url: str, spool_path: Path | None, json_: bool) -> None:
     with _told_plainly(), Spool(place, REPLAY_BOUNDS) as spool:
         outcome = replay_windows(path, spool, _uplink(url, spool), _progress(json_))
     _finish(outcome, place, spool_path is None, json_)
+
+
+@replay.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@to_collector
+@as_json
+def spool(path: Path, url: str, json_: bool) -> None:
+    """Send what an agent's spool holds, also what a collector refused as too old. Stop the agent first."""
+    with _told_plainly(), only_one(path), Spool(path, REPLAY_BOUNDS) as opened:
+        outcome = replay_spool(opened, _uplink(url, opened))
+    _finish(outcome, path, False, json_)
 
 
 def _replay(  # noqa: PLR0913, PLR0917 # what the commands have in common

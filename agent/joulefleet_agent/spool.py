@@ -192,6 +192,25 @@ class Spool:
                 "UPDATE windows SET status='waiting' WHERE status='stored' AND done_ns>=?", (since_ns,)
             ).rowcount
 
+    def wait_again(self) -> None:
+        """What is set aside or not due waits again, and no longer counts as refused: it will be declared a backfill."""
+        with self._transaction():
+            self._db.execute("UPDATE windows SET due_ns=0 WHERE status='waiting'")
+            number = self._db.execute(
+                "UPDATE windows SET status='waiting', code='', due_ns=0 WHERE status='refused'"
+            ).rowcount
+            # Those of an earlier timeline are counted there, and its losses are no longer at hand.
+            self._lose(Losses(refused_windows=-min(number, self.losses().refused_windows)))
+
+    def waiting_span(self) -> tuple[int, int]:
+        """Start of the first and end of the last window that waits; 0 where none does."""
+        with self._translated():
+            first_ns, end_ns = self._db.execute(
+                "SELECT coalesce(min(start_ns), 0), coalesce(max(start_ns + step_ns), 0) FROM windows"
+                " WHERE status='waiting'"
+            ).fetchone()
+        return int(first_ns), int(end_ns)
+
     def depth(self) -> tuple[int, int]:
         """Windows that wait, and their bytes."""
         with self._translated():

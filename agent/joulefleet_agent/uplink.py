@@ -8,11 +8,12 @@ in turn.
 import logging
 import re
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from joulefleet.config import ConfigError
-from joulefleet.delivery import plain
+from joulefleet.delivery import Rejected, plain
 from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.link import Link
@@ -93,12 +94,19 @@ class Uplink:
         if again:
             LOG.warning("%s: the store began a new life; %d windows are sent again", self.url, again)
         self._spool.stored([one.seq for k, one in enumerate(waiting) if k not in rejected], now_ns)
+        self._tell_refused([why for why in rejected.values() if why.code in NEVER])
         for k, why in rejected.items():
             if why.code in NEVER:
-                LOG.error("%s: window refused for good: %s %s", self.url, why.code, why.detail)
                 self._spool.refused(waiting[k].seq, why.code, now_ns)
             else:
                 self._spool.postpone(waiting[k].seq, due_ns(why.code, waiting[k].start_ns, told.now_ns, now_ns))
+
+    def _tell_refused(self, refused: list[Rejected]) -> None:
+        """Once for each code: a spool that comes days late has thousands."""
+        first = {why.code: why.detail for why in reversed(refused)}
+        for code, number in Counter(why.code for why in refused).items():
+            text = "%s: %d windows refused for good and set aside: %s (the first: %s)"
+            LOG.error(text, self.url, number, code, first[code])
 
     def _compare_clocks(self, own_ns: int, collector_ns: int) -> None:
         """Log once that the clocks differ. A replay's time is its own; an answer of 0 tells no time."""

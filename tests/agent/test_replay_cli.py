@@ -13,7 +13,8 @@ from joulefleet.delivery import Answer, Rejected
 from joulefleet.window import Window
 from joulefleet_agent import replay_cli
 from joulefleet_agent.replay_cli import replay
-from joulefleet_agent.spool import Bounds
+from joulefleet_agent.service import only_one
+from joulefleet_agent.spool import Bounds, Spool
 
 DATA = Path(os.environ.get("JOULEFLEET_DATA", Path(__file__).parents[3] / "shared" / "data"))
 HEAD = "timestamp, index, uuid, power.draw [W]\n"
@@ -149,3 +150,25 @@ def test_an_mlperf_run_is_told_to_the_joule(collector: Any) -> None:
     assert result.exit_code == 0, result.output
     joules = sum(one.energy_uj for window in collector.taken for one in window.meters) / 1e6
     assert joules == pytest.approx(19_175_588, rel=1e-3)
+
+
+def test_a_spool_is_sent_with_what_was_refused_before(
+    recording: Path, collector: Any, reply: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "spool.db"
+    collector.replies = [reply(answer=Answer(rejected=[Rejected(index=k, code="too_old") for k in range(4)]))]
+    assert smi(recording, collector, "--spool", path).exit_code == 1
+    before = len(collector.taken)
+    result = run("spool", path, "--collector", collector.url)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("4 windows of")
+    assert len({one.key for one in collector.taken}) == before + 4 == 10
+    assert path.exists()
+
+
+def test_a_spool_of_a_running_agent_is_left_alone(tmp_path: Path, collector: Any) -> None:
+    path = tmp_path / "spool.db"
+    with Spool(path), only_one(path):
+        result = run("spool", path, "--collector", collector.url)
+    assert result.exit_code == 1
+    assert "another agent is running on it" in result.output

@@ -341,3 +341,30 @@ def test_killed_between_any_two_commits_nothing_is_lost_and_nothing_comes_twice(
     whole = 5_999 * 1_000_003 + 5_999 * 5_999
     assert sum(one.energy_uj + one.late_uj for one in meters) in (whole, whole - 7 * 1_000_003 - 7 * 7)
     assert all(b.first_uj == a.last_uj for a, b in itertools.pairwise(meters))
+
+
+def test_what_was_set_aside_or_not_due_waits_again_and_counts_no_more(spool: Spool, make_window: MakeWindow) -> None:
+    spool.commit(b"", [make_window() for _ in range(3)], NOW)
+    first, second, third = (one.seq for one in spool.waiting(9, NOW, 10**9))
+    spool.stored([first], NOW)
+    spool.refused(second, "too_old", NOW)
+    spool.postpone(third, NOW + S)
+    spool.wait_again()
+    assert starts(spool) == [1, 2]
+    assert spool.waiting_span() == (60 * S, 180 * S)
+    assert (spool.refusals(), spool.losses()) == ({}, Losses())
+
+
+def test_what_an_earlier_timeline_had_refused_is_not_taken_from_the_losses_of_this_one(
+    spool: Spool, make_window: MakeWindow
+) -> None:
+    spool.commit(b"", [make_window()], NOW, timeline=1)
+    spool.refused(spool.waiting(1, NOW, 10**9)[0].seq, "too_old", NOW)
+    spool.commit(b"", [], NOW, timeline=2)
+    spool.wait_again()
+    assert spool.losses() == Losses()
+    assert spool.waiting_span() == (0, 60 * S)
+
+
+def test_nothing_that_waits_spans_nothing(spool: Spool) -> None:
+    assert spool.waiting_span() == (0, 0)

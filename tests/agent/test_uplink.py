@@ -162,6 +162,18 @@ def test_clocks_that_differ_are_told_once(
     assert caplog.text.count("the clock of this server") == bool(told) + 1
 
 
+def test_many_that_are_refused_are_told_in_one_line_a_code(
+    here: Here, collector: Any, reply: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.keep(5)
+    rejected = [Rejected(index=k, code="too_old", detail=f"day {k}") for k in range(3)]
+    collector.replies = [reply(answer=Answer(rejected=[*rejected, Rejected(index=4, code="malformed", detail="x")]))]
+    here.send_all()
+    said = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert [one.partition("aside: ")[2] for one in said] == ["too_old (the first: day 0)", "malformed (the first: x)"]
+    assert "3 windows refused for good" in said[0]
+
+
 def test_a_window_from_the_collectors_future_is_sent_when_it_is_due(here: Here, collector: Any, reply: Any) -> None:
     here.keep(3)
     collector.now_ns = 60 * S

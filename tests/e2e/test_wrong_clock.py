@@ -1,6 +1,5 @@
 """An agent whose clock is an hour wrong: what it makes is kept or taken, nothing is lost, and the offset is told."""
 
-import json
 import random
 import re
 from itertools import pairwise
@@ -55,7 +54,7 @@ def test_windows_of_a_clock_that_is_behind_are_taken_and_the_offset_is_told(tmp_
         with running(tmp_path / "agent", "agent", "run", "--config", config, program=wrong_by(-HOUR_S)) as agent:
             until(lambda: len(collector.windows()) >= 3, "three windows")
             assert told_offset_s(agent.err, "behind") == HOUR_S
-            (state,) = json.loads(run("agents", "--collector", collector.url, "--json").stdout)["agents"]
+            (state,) = collector.agents()
             assert agent.end() == 0
         told = collector.windows()
     assert_same(told, windows_in(tmp_path / "spool.db", f"start_ns <= {told[-1].start_ns}"))
