@@ -56,6 +56,7 @@ class Pipeline:
         self._uncommitted: list[Window] = []
         self._tried_ns = 0
         self._lost = Losses()
+        self._is_removed = False
         kept = self._restore(step_ns, timeline)
         self._declared = kept.declared
         self.cutter = Cutter(kept.cutter, identity)
@@ -109,6 +110,8 @@ class Pipeline:
     def suspend(self, wall_ns: int) -> None:
         """The process ends and another may go on: commit what is held, close nothing."""
         self._try_commit([], wall_ns)
+        if self._spool.is_removed:
+            self._put_back()
 
     def set_back(self, by_ns: int, wall_ns: int) -> None:
         """The clock was set back: begin a new timeline."""
@@ -138,8 +141,24 @@ class Pipeline:
         state = self.cutter.state
         body = msgspec.msgpack.encode(Kept(state, self._declared))
         self._spool.commit(body, self._uncommitted, wall_ns, lost=self._lost, timeline=state.timeline)
+        self._watch_spool()
         done, self._uncommitted, self._lost = len(self._uncommitted), [], Losses()
         return done
+
+    def _watch_spool(self) -> None:
+        was_removed, self._is_removed = self._is_removed, self._spool.is_removed
+        if self._is_removed and not was_removed:
+            text = "spool %s: the file was removed while it was in use; stop the agent, and it puts it back: if it is"
+            LOG.error(f"{text} killed instead, what waits is lost", self._spool.path)
+
+    def _put_back(self) -> None:
+        """The file was removed while the process had it open: the next process finds it again."""
+        waiting, _ = self._spool.depth()
+        try:
+            self._spool.put_back()
+            LOG.warning("spool %s: put back where it was removed", self._spool.path)
+        except SpoolUnavailable as error:
+            LOG.error("%s; %d windows that waited are lost", error, waiting)
 
     def _drop_beyond_bound(self) -> None:
         for window in self._uncommitted[:-MOST_UNCOMMITTED]:

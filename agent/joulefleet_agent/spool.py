@@ -89,6 +89,17 @@ class Spool:
         except SpoolUnavailable:
             self._db.close()
             raise
+        self._identity = _identity(path)
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether its file was removed or replaced since it was opened; what is kept now ends with the process."""
+        return _identity(self.path) != self._identity
+
+    def put_back(self) -> None:
+        """Write the file anew where it was removed. Raises SpoolUnavailable, also where another stands in its place."""
+        with self._translated():
+            self._db.execute("VACUUM INTO ?", (str(self.path),))
 
     def __enter__(self) -> "Spool":
         return self
@@ -323,6 +334,15 @@ class Spool:
             yield
         except (sqlite3.Error, OSError) as error:
             raise SpoolUnavailable(self.path, str(error)) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def added(losses: Losses, more: Losses) -> Losses:
