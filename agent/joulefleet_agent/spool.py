@@ -98,7 +98,12 @@ class Spool:
 
     def put_back(self) -> None:
         """Write the file anew where it was removed. Raises SpoolUnavailable, also where another stands in its place."""
+        if self.path.exists():
+            raise SpoolUnavailable(self.path, "another file stands in the place of the one that was removed")
         with self._translated():
+            # A log that was left behind belongs to the removed file, and would be read into the new one.
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
             self._db.execute("VACUUM INTO ?", (str(self.path),))
 
     def __enter__(self) -> "Spool":

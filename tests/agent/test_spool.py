@@ -368,3 +368,26 @@ def test_what_an_earlier_timeline_had_refused_is_not_taken_from_the_losses_of_th
 
 def test_nothing_that_waits_spans_nothing(spool: Spool) -> None:
     assert spool.waiting_span() == (0, 0)
+
+
+def test_a_spool_that_was_removed_goes_on_and_is_put_back(path: Path, spool: Spool, make_window: MakeWindow) -> None:
+    timeline = spool.timeline()
+    spool.commit(b"before", [make_window()], NOW)
+    assert not spool.is_removed
+    path.unlink()
+    assert spool.is_removed
+    spool.commit(b"after", [make_window()], NOW)
+    spool.put_back()
+    with Spool(path) as again:
+        assert (again.state(), starts(again), again.timeline()) == (b"after", [0, 1], timeline)
+
+
+def test_a_spool_is_not_put_back_over_another(path: Path, spool: Spool, make_window: MakeWindow) -> None:
+    path.unlink()
+    with Spool(path) as other:
+        other.commit(b"other", [make_window()], NOW)
+    assert spool.is_removed
+    with pytest.raises(SpoolUnavailable, match="another file stands"):
+        spool.put_back()
+    with Spool(path) as other:
+        assert other.state() == b"other"
