@@ -10,6 +10,7 @@ import msgspec
 from joulefleet.grid import HOUR_NS, floor_to, rfc3339
 from joulefleet.units import NS_PER_S, s_to_ns, us_to_ns
 from joulefleet_collector.rows import SERVER_TAGS, USAGE, Row
+from joulefleet_collector.store.overlap import gaps
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, NotKept, Overlap, Question, Step, Store
 from joulefleet_collector.usage import ledger_figures, usage_figures
 from joulefleet_collector.warnings import LEDGER_IS_WIDER, warnings
@@ -156,7 +157,12 @@ def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
     rows = [{**_start(total.start_ns), **usage_figures(total)} for total in usage]
     entries = [ledger_figures(total) for total in ledger]
     agents = [row for row in store.latest("agent") if _concerns(row, asked, of_server)]
+    live = {(row.tags.get("server"), row.tags.get("timeline")) for row in agents if "rss_bytes" in row.fields}
     overlaps = [one for one in store.timelines(asked.since_ns, asked.until_ns) if _of_server(one, of_server)]
+    # Recordings of one server are replayed as they were made: nothing is missing between them.
+    courses = [
+        one for one in store.courses(asked.since_ns, asked.until_ns) if (one.server, f"{one.timeline:08x}") in live
+    ]
     return {
         "since": rfc3339(asked.since_ns),
         "until": rfc3339(asked.until_ns),
@@ -165,7 +171,7 @@ def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
         "rows": rows,
         "ledger": entries,
         "warnings": [
-            *warnings(usage, ledger, agents, overlaps, rfc3339),
+            *warnings(usage, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
             *([LEDGER_IS_WIDER] if of_server != asked.where else []),
         ],
     }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from joulefleet_collector.agents import newest
 from joulefleet_collector.rows import Row
+from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
 
 Notice = dict[str, object]
@@ -23,14 +24,15 @@ def warnings(
     usage: Sequence[Total],
     ledger: Sequence[Total],
     agents: Sequence[Row],
-    overlaps: Sequence[Overlap],
+    timelines: Sequence[Overlap | Gap],
     told: Told,
 ) -> list[Notice]:
     """All warnings about these sums, the gravest first."""
     return [
-        *(_overlap(one, told) for one in overlaps),
+        *(_overlap(one, told) for one in timelines if isinstance(one, Overlap)),
         *clocks(agents),
         *_losses(agents),
+        *(_gap(one, told) for one in timelines if isinstance(one, Gap)),
         *_unmatched(usage, ledger),
         *_restarts(usage),
         *_modelled(ledger),
@@ -48,6 +50,18 @@ def _overlap(one: Overlap, told: Told) -> Notice:
         "timelines": [f"{timeline:08x}" for timeline in one.timelines],
         "message": f"server '{one.server}' sent two accounts of the time from {since} to {until}: two agents bear this"
         " name, or its clock stepped back; joules of that time may be counted twice",
+    }
+
+
+def _gap(one: Gap, told: Told) -> Notice:
+    since, until = told(one.from_ns), told(one.to_ns)
+    return {
+        "code": "spool_lost",
+        "server": one.server,
+        "since": since,
+        "until": until,
+        "message": f"no window of server '{one.server}' tells of the time from {since} to {until}: its agent began anew"
+        " then, without the spool it had; what waited there is lost, unless a late window still tells of that time",
     }
 
 

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +148,25 @@ def test_warnings_concern_only_what_was_asked(store: EmbeddedStore) -> None:
     assert codes(("server", "a")) == []
     assert codes(("server", "c"), ("boundary", "server")) == ["two_agents_or_clock"]
     assert codes(("server", "a"), ("model", "llama")) == ["ledger_of_whole_servers"]
+
+
+def test_time_of_which_no_account_of_a_live_agent_tells_is_told_and_recordings_may_lie_apart(
+    tmp_path: Path, a_window: Callable[..., Window], account: Callable[[Window], list[Row]], start_ns: int
+) -> None:
+    def rows(window: Window) -> list[Row]:
+        """Of a live agent the memory is known."""
+        known = {"rss_bytes": 7.0} if window.server == "live" else {}
+        return [
+            msgspec.structs.replace(row, fields=row.fields | known) if row.kind == "agent" else row
+            for row in account(window)
+        ]
+
+    windows = [a_window(server, minute, timeline=minute) for server in ("live", "recorded") for minute in (0, 5)]
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+        store.write([Accounted(one, one.encode(), rows(one)) for one in windows], 1)
+        (told,) = (one for one in asked(store)["warnings"] if one["code"] == "spool_lost")
+    minutes = [rfc3339(start_ns + minute * MINUTE_NS) for minute in (1, 5)]
+    assert (told["server"], told["since"], told["until"]) == ("live", *minutes)
 
 
 def test_an_unknown_tag_is_refused_with_those_there_are(store: EmbeddedStore) -> None:

@@ -1,6 +1,7 @@
 """What readers are warned of."""
 
 from joulefleet_collector.rows import Row
+from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
 from joulefleet_collector.warnings import warnings
 
@@ -28,6 +29,11 @@ def test_two_accounts_of_one_time_name_the_server_and_the_time() -> None:
     assert one["code"] == "two_agents_or_clock"
     assert (one["server"], one["since"], one["until"]) == ("gpu-7", "t60", "t120")
     assert one["timelines"] == ["00000001", "00000abc"]
+
+
+def test_time_of_which_no_window_tells_is_named() -> None:
+    (one,) = warnings([], [], [], [Gap("gpu-7", 60, 120)], lambda at: f"t{at}")
+    assert (one["code"], one["server"], one["since"], one["until"]) == ("spool_lost", "gpu-7", "t60", "t120")
 
 
 def test_a_clock_is_told_where_it_is_surely_off_and_by_its_newest_row() -> None:

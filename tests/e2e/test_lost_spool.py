@@ -3,9 +3,10 @@
 from itertools import pairwise
 from pathlib import Path
 
-from fixtures.collectors import Collector
+from fixtures.collectors import Collector, run
 from fixtures.past import assert_same, windows_in
 from fixtures.processes import SIMULATED, agent_config, collecting, free_port, running, until
+from joulefleet.grid import rfc3339
 from joulefleet.window import Window
 
 
@@ -36,6 +37,33 @@ def test_a_spool_deleted_while_the_agent_runs_is_put_back_when_it_ends(tmp_path:
         told = [one for one in collector.windows() if one.timeline == waiting[0].timeline]
         assert_same(told, windows_in(spool, "status = 'stored'"))
     assert_whole(told)
+
+
+def test_a_spool_lost_while_the_agent_is_down_counts_nothing_twice_and_the_lost_time_is_told(tmp_path: Path) -> None:
+    spool, data, port = tmp_path / "spool.db", tmp_path / "data", free_port()
+    config = str(agent_config(tmp_path, f"http://127.0.0.1:{port}", SIMULATED, step_s=1))
+    words = ("agent", "run", "--config", config)
+    with running(tmp_path / "agent", *words) as agent:
+        with collecting(tmp_path / "collector", data, port) as (_, collector):
+            until_more(collector)
+            assert "spool_lost" not in {one["code"] for one in collector.ask()["warnings"]}
+        until(lambda: len(windows_in(spool, "status = 'waiting'")) >= 2, "windows to wait")
+        assert agent.end() == 0
+    lost = windows_in(spool, "status = 'waiting'")
+    delivered = windows_in(spool, "status = 'stored'")
+    forget(spool)
+    with collecting(tmp_path / "later", data, port) as (_, collector), running(tmp_path / "again", *words) as agent:
+        until(lambda: collector.windows()[-1].timeline != lost[0].timeline, "a window of a new timeline")
+        assert agent.end() == 0
+        known = [one for one in collector.windows() if one.timeline == lost[0].timeline]
+        assert_same(known[: len(delivered)], delivered)
+        fresh = windows_in(spool, "status = 'stored'")
+        assert_same([one for one in collector.windows() if one.timeline == fresh[0].timeline], fresh)
+        (told,) = (one for one in collector.ask()["warnings"] if one["code"] == "spool_lost")
+        assert (told["server"], told["since"]) == ("s", rfc3339(known[-1].end_ns))
+        assert told["until"] == rfc3339(fresh[0].start_ns)
+        shown = run("report", "--collector", collector.url, "--since", "all").stdout
+        assert "warning spool_lost: no window of server 's' tells of the time from" in shown
 
 
 def forget(spool: Path) -> None:

@@ -28,6 +28,7 @@ from joulefleet_collector.store.store import (
     STEP_NS,
     Account,
     Accounted,
+    Course,
     Overlap,
     Question,
     Retired,
@@ -211,6 +212,12 @@ class EmbeddedStore:
         with self._reading() as db:
             found = db.execute(_OVERLAPS, (since_ns, until_ns, HOUR_NS)).fetchall()
         return [Overlap(server, (one, other), since, until) for server, one, other, since, until in found]
+
+    def courses(self, since_ns: int, until_ns: int) -> list[Course]:
+        """Timelines that tell of this time, by server and number."""
+        statement = "SELECT * FROM timelines WHERE end_ns > ? AND first_ns < ? ORDER BY server, timeline"
+        with self._reading() as db:
+            return [Course(*found) for found in db.execute(statement, (since_ns, until_ns)).fetchall()]
 
     def retired(self) -> Retired:
         """Servers that were retired, also those that came back since."""

@@ -26,6 +26,7 @@ from joulefleet_collector.store.store import (
     STEP_NS,
     Account,
     Accounted,
+    Course,
     Overlap,
     Question,
     Retired,
@@ -146,6 +147,17 @@ class InfluxStore:
                 server, {timeline: sorted(several) for timeline, several in spans.items()}, since_ns, until_ns
             )
         return found
+
+    def courses(self, since_ns: int, until_ns: int) -> list[Course]:
+        """Timelines that tell of this time, as far as they lie in it, by server and number."""
+        first, last = self._reading.ask(*influxql.agent_spans(since_ns, until_ns, ("server", "timeline", "step_s")))
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for row in (*influxql.rows("agent", first), *influxql.rows("agent", last)):
+            key = row.tags["server"], int(row.tags["timeline"], 16)
+            from_ns, to_ns = row.start_ns, row.start_ns + s_to_ns(float(row.tags["step_s"]))
+            before = found.get(key, (from_ns, to_ns))
+            found[key] = min(before[0], from_ns), max(before[1], to_ns)
+        return [Course(*key, *span) for key, span in sorted(found.items())]
 
     def retired(self) -> Retired:
         """Servers that were retired by way of this collector, also those that came back since."""

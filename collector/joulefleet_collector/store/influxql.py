@@ -91,9 +91,9 @@ def tag_keys(kind: str) -> str:
     return f"SHOW TAG KEYS FROM {name(measurement(kind))}"
 
 
-def agent_spans(since_ns: int, until_ns: int) -> tuple[str, str]:
+def agent_spans(since_ns: int, until_ns: int, by: Sequence[str] = ("server", "timeline")) -> tuple[str, str]:
     """Statements for the first and the last window of each timeline in this time, as the agents' rows tell."""
-    within = f"WHERE time >= {since_ns} AND time < {until_ns} GROUP BY {name('server')}, {name('timeline')}"
+    within = f"WHERE time >= {since_ns} AND time < {until_ns} GROUP BY {', '.join(map(name, by))}"
     source = name(measurement("agent"))
     return f"SELECT first(windows) FROM {source} {within}", f"SELECT last(windows) FROM {source} {within}"  # noqa: S608 numbers and our own names
 

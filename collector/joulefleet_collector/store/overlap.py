@@ -1,14 +1,36 @@
-"""Two timelines of one server that tell of the same time, found from the starts and lengths of their windows."""
+"""Timelines of one server: two that tell of the same time, and time between them of which none tells."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import combinations
 
+import msgspec
+
 from joulefleet.grid import HOUR_NS
-from joulefleet_collector.store.store import Overlap
+from joulefleet_collector.store.store import Course, Overlap
 
 Span = tuple[int, int]
 """Start and end of a window in nanoseconds; at most an hour apart."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Time between two timelines of a server: the later one began without what the earlier one had not delivered."""
+
+    server: str
+    from_ns: int
+    to_ns: int
+
+
+def gaps(courses: Sequence[Course]) -> list[Gap]:
+    """The gaps of each server, by server and instant."""
+    found: list[Gap] = []
+    reached: dict[str, int] = {}
+    for one in sorted(courses, key=lambda one: (one.server, one.from_ns)):
+        before_ns = reached.get(one.server, one.from_ns)
+        if one.from_ns > before_ns:
+            found.append(Gap(one.server, before_ns, one.from_ns))
+        reached[one.server] = max(before_ns, one.to_ns)
+    return found
 
 
 def overlaps(server: str, timelines: dict[int, Sequence[Span]], since_ns: int, until_ns: int) -> list[Overlap]:

@@ -83,6 +83,15 @@ class Overlap(msgspec.Struct, frozen=True):
     to_ns: int
 
 
+class Course(msgspec.Struct, frozen=True):
+    """From the first to the last window of one timeline."""
+
+    server: str
+    timeline: int
+    from_ns: int
+    to_ns: int
+
+
 class Store(Protocol):
     """Keeps windows and rows. Any call may raise StoreUnavailable; then nothing of that call was stored."""
 
@@ -133,6 +142,10 @@ class Store(Protocol):
 
     def timelines(self, since_ns: int, until_ns: int) -> list[Overlap]:
         """Timelines of one server that overlap in windows that start in this time."""
+        ...
+
+    def courses(self, since_ns: int, until_ns: int) -> list[Course]:
+        """Timelines that tell of this time, each at least as far as it lies in it, by server and number."""
         ...
 
     def retired(self) -> Retired:

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.grid import HOUR_NS
-from joulefleet_collector.store.overlap import Span, overlaps
-from joulefleet_collector.store.store import MINUTE_NS, Overlap
+from joulefleet_collector.store.overlap import Gap, Span, gaps, overlaps
+from joulefleet_collector.store.store import MINUTE_NS, Course, Overlap
 
 SPANS = st.lists(
     st.builds(
@@ -39,3 +39,12 @@ def test_all_pairs_and_only_those_are_found(timelines: dict[int, list[Span]], fi
 
 def test_windows_that_only_touch_do_not_overlap() -> None:
     assert overlaps("a", {1: [(0, MINUTE_NS)], 2: [(MINUTE_NS, 2 * MINUTE_NS)]}, 0, HOUR_NS) == []
+
+
+def test_time_between_two_timelines_of_one_server_is_a_gap() -> None:
+    ones = [Course("a", 1, 0, 10), Course("a", 9, 10, 20), Course("a", 3, 25, 30), Course("b", 2, 40, 50)]
+    assert gaps(ones) == [Gap("a", 20, 25)]
+
+
+def test_time_of_which_another_timeline_tells_is_no_gap() -> None:
+    assert gaps([Course("a", 1, 0, 30), Course("a", 2, 5, 10), Course("a", 3, 20, 40)]) == []

@@ -14,7 +14,16 @@ from joulefleet.units import NS_PER_S
 from joulefleet.window import Losses, Window
 from joulefleet_collector.agents import end_ns, newest
 from joulefleet_collector.rows import KINDS, Row
-from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, Accounted, Question, Store, StoreUnavailable
+from joulefleet_collector.store.store import (
+    DAY_NS,
+    MINUTE_NS,
+    STEP_NS,
+    Accounted,
+    Course,
+    Question,
+    Store,
+    StoreUnavailable,
+)
 
 Put = Callable[..., int]
 AWindow = Callable[..., Window]
@@ -260,6 +269,19 @@ def test_a_new_timeline_after_the_old_is_no_overlap(store: Store, put: Put, a_wi
     put(store, a_window("a", 0, timeline=7), a_window("a", 2, timeline=7), a_window("a", 3, timeline=9))
     put(store, a_window("a", 1, timeline=8), a_window("b", 0, timeline=9))
     assert store.timelines(**EVER) == []
+
+
+def test_timelines_are_told_from_their_first_to_their_last_window(
+    store: Store, put: Put, a_window: AWindow, start_ns: int
+) -> None:
+    put(store, a_window("a", 2, timeline=7), a_window("a", 0, timeline=7), a_window("a", 20, timeline=9))
+    put(store, a_window("a", 30, timeline=9, step_ns=600 * NS_PER_S), a_window("b", 5, timeline=7))
+    expected = [("a", 7, 0, 3), ("a", 9, 20, 40), ("b", 7, 5, 6)]
+    assert store.courses(**EVER) == [
+        Course(server, timeline, start_ns + first * MINUTE_NS, start_ns + end * MINUTE_NS)
+        for server, timeline, first, end in expected
+    ]
+    assert [one.server for one in store.courses(start_ns + 4 * MINUTE_NS, start_ns + 10 * MINUTE_NS)] == ["b"]
 
 
 def test_the_epoch_is_the_one_it_was_made_with(store: Store) -> None:
