@@ -1,0 +1,135 @@
+"""The processes of a soak: killed, started again as a service manager would, and their memory watched."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import linear_regression
+
+import msgspec
+import psutil
+
+from joulefleet.units import bytes_to_mb
+
+AGAIN_S = 1.0
+"""Until a process that ended by itself is started again."""
+LOADED_S = 5.0
+SETTLED_S = 60.0
+"""After so much of its life a process has loaded what it needs and filled its caches."""
+JUDGED_S = 120.0
+"""So much more of its life makes a slope worth judging."""
+END_S = 30.0
+
+
+class Life(msgspec.Struct):
+    """One process from its start to its end; times in seconds since the beginning of the soak."""
+
+    began_s: float
+    ended_s: float | None = None
+    resident: list[tuple[float, float]] = []
+    """Time and resident memory in MB."""
+
+    @property
+    def length_s(self) -> float:
+        """From its start to its last sample."""
+        return self.resident[-1][0] - self.began_s if self.resident else 0.0
+
+    @property
+    def started(self) -> list[tuple[float, float]]:
+        """The samples from when it has loaded its code."""
+        return [one for one in self.resident if one[0] - self.began_s >= LOADED_S] or self.resident
+
+    @property
+    def settled(self) -> list[tuple[float, float]]:
+        """The samples from which memory should be flat."""
+        return [one for one in self.resident if one[0] - self.began_s >= SETTLED_S]
+
+    @property
+    def slope_mb_per_min(self) -> float | None:
+        """Least squares over the settled samples; None where they are too few to tell."""
+        settled = self.settled
+        if len(settled) < 3 or settled[-1][0] - settled[0][0] < JUDGED_S:
+            return None
+        seconds, resident_mb = zip(*settled, strict=True)
+        return linear_regression(seconds, resident_mb).slope * 60
+
+
+class Kept:
+    """A process that is started again whenever it has ended."""
+
+    def __init__(self, name: str, kind: str, words: Sequence[str | Path], logs: Path) -> None:
+        self.name, self.kind = name, kind
+        self.lives: list[Life] = []
+        self.by_itself: list[tuple[float, int]] = []
+        """Ends that nobody asked for: when, and the exit code."""
+        self.log = logs / f"{name}.log"
+        self._words = words
+        self._process: subprocess.Popen[bytes] | None = None
+        self._due_s: float | None = 0.0
+
+    @property
+    def runs(self) -> bool:
+        """Whether it was running when last looked at."""
+        return self._process is not None
+
+    def start(self, now_s: float) -> None:
+        """Start it now."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self._due_s = None
+        self.lives.append(Life(now_s))
+
+    def kill(self, now_s: float, down_s: float) -> bool:
+        """`kill -9`, and start again after so long. Whether it was running."""
+        if self._process is None:
+            return False
+        self._process.kill()
+        self._over(now_s)
+        self._due_s = now_s + down_s
+        return True
+
+    def tend(self, now_s: float) -> None:
+        """Start it where that is due; note where it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            self.by_itself.append((now_s, self._over(now_s)))
+            self._due_s = now_s + AGAIN_S
+        elif self._process is None and self._due_s is not None and now_s >= self._due_s:
+            self.start(now_s)
+
+    def done(self, now_s: float) -> bool:
+        """Whether it has come to its good end, and so is not started again."""
+        if self._process is not None and self._process.poll() == 0:
+            self._over(now_s)
+            self._due_s = None
+        return self._process is None and self._due_s is None
+
+    def sample(self, now_s: float) -> None:
+        """Note its memory, where it runs."""
+        if self._process is not None:
+            try:
+                resident = psutil.Process(self._process.pid).memory_info().rss
+            except psutil.NoSuchProcess:
+                return
+            if resident:
+                self.lives[-1].resident.append((now_s, bytes_to_mb(resident)))
+
+    def end(self, now_s: float) -> int | None:
+        """Ask it to end, and wait; its exit code, None where it did not run."""
+        if self._process is None:
+            return None
+        self._process.terminate()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        return self._over(now_s)
+
+    @property
+    def longest(self) -> Life:
+        """Its longest life."""
+        return max(self.lives, key=lambda life: life.length_s)
+
+    def _over(self, now_s: float) -> int:
+        assert self._process is not None
+        code, self._process = self._process.wait(), None
+        self.lives[-1].ended_s = now_s
+        return code
