@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run demo test test-services fuzz bench check lock clean
+SECONDS ?= 600
+
+.PHONY: run demo test test-services soak fuzz bench check lock clean
 
 run: $(STAMP)
 	$(BIN)/joulefleet up
@@ -22,6 +24,10 @@ test-services: $(STAMP)
 	JOULEFLEET_SERVICES=required $(BIN)/pytest tests/services tests/collector/store/test_store.py \
 		tests/collector/store/test_influx*.py tests/collector/test_check.py tests/collector/test_service.py \
 		tests/e2e/test_store_*.py
+
+# 200 agents, kill -9 of everything, and in the end every sum exact; the seed that it tells makes the same kills again.
+soak: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python -m soak --seconds $(SECONDS)
 
 # Property tests, with many more examples than `make test` tries.
 fuzz: $(STAMP)

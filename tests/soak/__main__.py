@@ -13,6 +13,7 @@ import json
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -35,9 +36,14 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR)
     folder = Path(tempfile.mkdtemp(prefix="joulefleet-soak-"))
     print(f"seed {seed}, {asked.seconds} s, {AGENTS} agents; logs and stores in {folder}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing that was started outlives this
     began_s = time.monotonic()
-    with Soak(folder, seed, asked.seconds, AGENTS) as soak:
-        outcome = soak.run()
+    try:
+        with Soak(folder, seed, asked.seconds, AGENTS) as soak:
+            outcome = soak.run()
+    except TimeoutError as error:
+        print(f"OFF: {error}; logs and stores are kept in {folder}")
+        return 1
     outcome.took_s = time.monotonic() - began_s
     show(outcome)
     if asked.json:

@@ -69,7 +69,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def fleet(seed: int, number: int, begin_ns: int) -> dict[str, SimServer]:
     """So many servers of three kinds, small ones, whose every joule and token is counted; one kind has two tenants."""
     begin = datetime.fromtimestamp(floor_to(begin_ns, HOUR_NS) // NS_PER_S, UTC)
-    small = {"boards": 2, "cpu_packages": 1, "dram_domains": 1}
     scenario = Scenario(
         name="soak",
         seed=seed,
@@ -77,7 +76,7 @@ def fleet(seed: int, number: int, begin_ns: int) -> dict[str, SimServer]:
         begin=begin,
         step_s=ns_to_s(STEP_NS),
         period_s=ns_to_s(STEP_NS),
-        hardware=(Hardware(name="SIM-A2", **small), Hardware(name="SIM-B2", board_max_w=350.0, **small)),
+        hardware=(_small("SIM-A2", 700.0), _small("SIM-B2", 350.0)),
         models=(Model(name="sim-8b"), Model(name="sim-70b", j_per_output_token=0.8)),
         deployments=(
             Deployment(pool="chat", hardware="SIM-A2", model="sim-70b", weight=3.0),
@@ -87,6 +86,10 @@ def fleet(seed: int, number: int, begin_ns: int) -> dict[str, SimServer]:
     )
     check(scenario, "soak")
     return {server.name: server for server in roster(scenario)}
+
+
+def _small(name: str, board_max_w: float) -> Hardware:
+    return Hardware(name=name, boards=2, board_max_w=board_max_w, cpu_packages=1, dram_domains=1)
 
 
 def truth(server: SimServer, from_ns: int, until_ns: int) -> dict[Place, Sums]:

@@ -54,15 +54,17 @@ class Life(msgspec.Struct):
 
 
 class Kept:
-    """A process that is started again whenever it has ended."""
+    """A process that is started again whenever it has ended, unless that was its good end."""
 
-    def __init__(self, name: str, kind: str, words: Sequence[str | Path], logs: Path) -> None:
+    def __init__(self, name: str, kind: str, words: Sequence[str | Path], logs: Path, *, may_end: bool = False) -> None:
+        """`may_end` says that an end with exit code 0 is a good one."""
         self.name, self.kind = name, kind
         self.lives: list[Life] = []
         self.by_itself: list[tuple[float, int]] = []
         """Ends that nobody asked for: when, and the exit code."""
         self.log = logs / f"{name}.log"
         self._words = words
+        self._may_end = may_end
         self._process: subprocess.Popen[bytes] | None = None
         self._due_s: float | None = 0.0
 
@@ -90,16 +92,17 @@ class Kept:
     def tend(self, now_s: float) -> None:
         """Start it where that is due; note where it has ended by itself."""
         if self._process is not None and self._process.poll() is not None:
-            self.by_itself.append((now_s, self._over(now_s)))
+            code = self._over(now_s)
+            if self._may_end and code == 0:
+                return
+            self.by_itself.append((now_s, code))
             self._due_s = now_s + AGAIN_S
-        elif self._process is None and self._due_s is not None and now_s >= self._due_s:
+        elif self._due_s is not None and now_s >= self._due_s:
             self.start(now_s)
 
-    def done(self, now_s: float) -> bool:
-        """Whether it has come to its good end, and so is not started again."""
-        if self._process is not None and self._process.poll() == 0:
-            self._over(now_s)
-            self._due_s = None
+    @property
+    def is_done(self) -> bool:
+        """Whether it does not run and is not to be started again."""
         return self._process is None and self._due_s is None
 
     def sample(self, now_s: float) -> None:

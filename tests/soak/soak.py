@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -34,8 +35,10 @@ SAMPLE_EVERY_S = 2.0
 TELL_EVERY_S = 5.0
 LEAD_S = 4.0
 """For the agents to start before the first reading."""
+LONG_S = 120.0
+"""From here on a soak kills at the same pace, however long."""
 START_S = 60.0
-EMPTY_S = 180.0
+EMPTY_S = 300.0
 """In which all spools must be empty after the last reading: an agent waits 60 s at most before it tries again."""
 EXCUSED_S = 60.0
 """So long after its store began a collector may have ended since it did not answer."""
@@ -99,11 +102,12 @@ class Soak:
         agents = tuple(one.name for side in self._sides for one in side.agents)
         hosts = tuple(one.name for one in self._hosts)
         spared = tuple(side.collectors[0].name for side in self._sides)
+        minutes = min(self._seconds, LONG_S) / 60  # a short soak kills more often, so that it kills some of each kind
         preys = [
-            Prey(kind="collector", names=tuple(collectors), every_s=10.0, spared=spared),
-            Prey(kind="store", names=stores, every_s=20.0),
-            Prey(kind="host of agents", names=hosts[1:], every_s=10.0),
-            Prey(kind="real agent", names=agents[1:], every_s=20.0),
+            Prey(kind="collector", names=tuple(collectors), every_s=12.0 * minutes, spared=spared),
+            Prey(kind="store", names=stores, every_s=20.0 * minutes),
+            Prey(kind="host of agents", names=hosts[1:], every_s=10.0 * minutes),
+            Prey(kind="real agent", names=agents[1:], every_s=20.0 * minutes),
         ]
         return [prey for prey in preys if prey.names]
 
@@ -111,11 +115,11 @@ class Soak:
         for side in self._sides:
             if side.store:
                 side.store.start(self._now_s())
-                _until(lambda url=side.store_url: _answers(f"{url}/ping"), side.name)
+                _until(partial(_answers, f"{side.store_url}/ping"), side.name)
             for collector in side.collectors:
                 collector.start(self._now_s())
         for url in [url for side in self._sides for url in side.urls]:
-            _until(lambda url=url: _answers(f"{url}/-/ready"), "a collector")
+            _until(partial(_answers, f"{url}/-/ready"), "a collector")
 
     def _start_agents(self) -> None:
         begin_ns = floor_to(wall_ns() + s_to_ns(LEAD_S), STEP_NS)
@@ -137,24 +141,22 @@ class Soak:
             while coming and coming[-1].at_s <= course_s:
                 kill = coming.pop()
                 self._killed[kill.kind] += by_name[kill.victim].kill(self._now_s(), kill.down_s)
-            for one in self._kept:
-                one.tend(self._now_s())
-            self._look()
-            time.sleep(LOOK_EVERY_S)
+            self._tend()
+
+    def _tend(self) -> None:
+        for one in self._kept:
+            one.tend(self._now_s())
+        self._look()
+        time.sleep(LOOK_EVERY_S)
 
     def _empty(self) -> None:
         """Let hosts deliver what waits; each ends by itself when nothing does."""
         until_s = self._now_s() + EMPTY_S
-        while (now_s := self._now_s()) < until_s:
-            left = [host for host in self._hosts if not host.done(now_s)]
-            if not left:
+        while left := [host.name for host in self._hosts if not host.is_done]:
+            if self._now_s() > until_s:
+                self._faults.append(f"windows wait {EMPTY_S:.0f} s after the last reading: {', '.join(left)}")
                 return
-            for one in self._kept:
-                if one not in self._hosts or one in left:
-                    one.tend(now_s)
-            self._look()
-            time.sleep(LOOK_EVERY_S)
-        self._faults.append(f"not empty after {EMPTY_S:.0f} s: {', '.join(one.name for one in left)}")
+            self._tend()
 
     def _end_agents(self) -> None:
         """End the real agents, and send what still waits in their spools."""
@@ -165,7 +167,7 @@ class Soak:
                 with Spool(path) as spool:
                     chance = random.SystemRandom()
                     uplink = Uplink([best_link(url, chance) for url in side.urls], spool, wall_ns)
-                    _until(lambda uplink=uplink: _sent(uplink), f"the spool of {agent.name} to be empty", EMPTY_S)
+                    _until(partial(_sent, uplink), f"the spool of {agent.name} to be empty", EMPTY_S)
                     uplink.close()
 
     def _compare(self) -> None:
@@ -218,7 +220,7 @@ class Soak:
             course_s = self._course_s()
             made = len(self._tallies) * max(min(int(course_s), self._seconds), 0)
             kept = sum(tally["kept"] for tally in self._tallies)
-            down = ", ".join(one.name for one in self._kept if not one.runs) or "nothing"
+            down = ", ".join(one.name for one in self._kept if not one.runs and not one.is_done) or "nothing"
             kills = sum(self._killed.values())
             print(f"{course_s:4.0f} s  {kept:,} windows kept of {made:,}; {kills} kills; down: {down}", flush=True)
 
@@ -235,7 +237,9 @@ def _hosts(number: int, several: list[Side], seed: int, begin_ns: int) -> tuple[
 
 
 def _host(host: Host, folder: Path) -> Kept:
-    return Kept(host.name, "host of agents", (sys.executable, "-m", "soak.host", folder, host.name), folder)
+    return Kept(
+        host.name, "host of agents", (sys.executable, "-m", "soak.host", folder, host.name), folder, may_end=True
+    )
 
 
 def _windows(path: Path) -> list[Window]:
