@@ -1,5 +1,6 @@
 """The processes of a soak: killed, started again as a service manager would, and their memory watched."""
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ SETTLED_S = 60.0
 JUDGED_S = 120.0
 """So much more of its life makes a slope worth judging."""
 END_S = 30.0
+LISTENS_S = 0.1
 
 
 class Life(msgspec.Struct):
@@ -25,6 +27,8 @@ class Life(msgspec.Struct):
 
     began_s: float
     ended_s: float | None = None
+    at_work_s: float | None = None
+    """When it was first seen to be at work."""
     resident: list[tuple[float, float]] = []
     """Time and resident memory in MB."""
 
@@ -56,14 +60,24 @@ class Life(msgspec.Struct):
 class Kept:
     """A process that is started again whenever it has ended, unless that was its good end."""
 
-    def __init__(self, name: str, kind: str, words: Sequence[str | Path], logs: Path, *, may_end: bool = False) -> None:
-        """`may_end` says that an end with exit code 0 is a good one."""
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        words: Sequence[str | Path],
+        logs: Path,
+        *,
+        port: int | None = None,
+        may_end: bool = False,
+    ) -> None:
+        """It is at work once it listens on `port`; `may_end` says that an end with exit code 0 is a good one."""
         self.name, self.kind = name, kind
         self.lives: list[Life] = []
         self.by_itself: list[tuple[float, int]] = []
         """Ends that nobody asked for: when, and the exit code."""
         self.log = logs / f"{name}.log"
         self._words = words
+        self._port = port
         self._may_end = may_end
         self._process: subprocess.Popen[bytes] | None = None
         self._due_s: float | None = 0.0
@@ -81,8 +95,8 @@ class Kept:
         self.lives.append(Life(now_s))
 
     def kill(self, now_s: float, down_s: float) -> bool:
-        """`kill -9`, and start again after so long. Whether it was running."""
-        if self._process is None:
+        """`kill -9`, and start again after so long; not one that has not yet come back from the last time."""
+        if self._process is None or self.lives[-1].at_work_s is None:
             return False
         self._process.kill()
         self._over(now_s)
@@ -97,6 +111,8 @@ class Kept:
                 return
             self.by_itself.append((now_s, code))
             self._due_s = now_s + AGAIN_S
+        elif self._process is not None and self.lives[-1].at_work_s is None and self._listens():
+            self.lives[-1].at_work_s = now_s
         elif self._due_s is not None and now_s >= self._due_s:
             self.start(now_s)
 
@@ -130,6 +146,13 @@ class Kept:
     def longest(self) -> Life:
         """Its longest life."""
         return max(self.lives, key=lambda life: life.length_s)
+
+    def _listens(self) -> bool:
+        if self._port is None:
+            return True
+        with socket.socket() as trial:
+            trial.settimeout(LISTENS_S)
+            return trial.connect_ex(("127.0.0.1", self._port)) == 0
 
     def _over(self, now_s: float) -> int:
         assert self._process is not None

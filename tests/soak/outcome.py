@@ -19,6 +19,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     """Windows that the hosted agents had to make."""
     tallies: list[Tally]
     killed: dict[str, int]
+    passed_over: int
+    """Kills that the plan named and that were left out, since the process had not come back from the last one."""
     kept: list[Kept]
     faults: list[str]
     took_s: float = 0.0
@@ -44,6 +46,7 @@ class Outcome(msgspec.Struct, kw_only=True):
             "took_s": self.took_s,
             "counts": self.counts(),
             "killed": self.killed,
+            "passed_over": self.passed_over,
             "longest_outage_s": self.longest_outage_s,
             "processes": [_of(one) for one in self.kept],
             "faults": self.faults,
@@ -60,6 +63,7 @@ def show(outcome: Outcome) -> None:
             print(f"{name:44} {number:>10,}")
     for kind, number in outcome.killed.items():
         print(f"{'kill -9 of a ' + kind:44} {number:>10,}")
+    print(f"{'kills passed over: not back from the last':44} {outcome.passed_over:>10,}")
     print(f"{'longest time of an agent without an answer':44} {outcome.longest_outage_s:>8.1f} s")
     print(f"\n{'process':24} {'lives':>5} {'longest':>8} {'MB at start':>12} {'at end':>8} {'most':>8} {'MB/min':>8}")
     for one in outcome.kept:

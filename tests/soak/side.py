@@ -47,7 +47,7 @@ def sides(folder: Path, real_agents: int) -> list[Side]:
 def _embedded(folder: Path) -> Side:
     (port,) = ports(1)
     words = (*OURS, "collector", "run", "--data-dir", folder / "embedded", "--port", str(port))
-    collector = Kept("embedded-collector", "collector", words, folder)
+    collector = Kept("embedded-collector", "collector", words, folder, port=port)
     return Side("embedded store", (f"http://127.0.0.1:{port}",), (collector,))
 
 
@@ -58,7 +58,7 @@ def _influxdb(folder: Path, program: str) -> Side:
     place.mkdir()
     config = influxd_1_config(place, f"127.0.0.1:{store_port}", f"127.0.0.1:{inner_port}")
     url = f"http://127.0.0.1:{store_port}"
-    store = Kept("influxd", "store", (program, "-config", config), folder)
+    store = Kept("influxd", "store", (program, "-config", config), folder, port=store_port)
     collectors = []
     for number, port in enumerate(own, 1):
         file = folder / f"influxdb-collector-{number}.toml"
@@ -66,7 +66,8 @@ def _influxdb(folder: Path, program: str) -> Side:
             f'[listen]\nport = {port}\n[store]\nkind = "influxdb"\ndata_dir = "{folder / file.stem}"\n'
             f'[store.influxdb]\nurl = "{url}"\ndatabase = "soak"\n'
         )
-        collectors.append(Kept(file.stem, "collector", (*OURS, "collector", "run", "--config", file), folder))
+        words = (*OURS, "collector", "run", "--config", file)
+        collectors.append(Kept(file.stem, "collector", words, folder, port=port))
     return Side("InfluxDB", tuple(f"http://127.0.0.1:{port}" for port in own), tuple(collectors), store, url)
 
 

@@ -35,7 +35,7 @@ SAMPLE_EVERY_S = 2.0
 TELL_EVERY_S = 5.0
 LEAD_S = 4.0
 """For the agents to start before the first reading."""
-LONG_S = 120.0
+LONG_S = 180.0
 """From here on a soak kills at the same pace, however long."""
 START_S = 60.0
 EMPTY_S = 300.0
@@ -55,6 +55,7 @@ class Soak:
         self._hosts: list[Kept] = []
         self._tallies: list[Tally] = []
         self._killed: Counter[str] = Counter()
+        self._passed_over = 0
         self._faults: list[str] = []
         self._sampled_s = self._told_s = 0.0
 
@@ -80,6 +81,7 @@ class Soak:
             made=len(self._tallies) * self._seconds,
             tallies=self._tallies,
             killed=dict(self._killed),
+            passed_over=self._passed_over,
             kept=self._kept,
             faults=self._faults,
         )
@@ -140,7 +142,10 @@ class Soak:
         while (course_s := self._course_s()) < self._seconds:
             while coming and coming[-1].at_s <= course_s:
                 kill = coming.pop()
-                self._killed[kill.kind] += by_name[kill.victim].kill(self._now_s(), kill.down_s)
+                if by_name[kill.victim].kill(self._now_s(), kill.down_s):
+                    self._killed[kill.kind] += 1
+                else:
+                    self._passed_over += 1
             self._tend()
 
     def _tend(self) -> None:

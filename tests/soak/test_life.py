@@ -1,17 +1,18 @@
 """A process of a soak is killed, started again when its time has come, and its ends are told apart."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from fixtures.processes import until
+from fixtures.processes import free_port, until
 from soak.life import AGAIN_S, Kept
 
 WAITS = ("sleep", "60")
 
 
-def kept(tmp_path: Path, *words: str, may_end: bool = False) -> Kept:
-    return Kept("one", "kind", words, tmp_path, may_end=may_end)
+def kept(tmp_path: Path, *words: str, port: int | None = None, may_end: bool = False) -> Kept:
+    return Kept("one", "kind", words, tmp_path, port=port, may_end=may_end)
 
 
 def tended(one: Kept) -> Kept:
@@ -22,6 +23,8 @@ def tended(one: Kept) -> Kept:
 def test_a_killed_process_is_started_again_when_it_is_due(tmp_path: Path) -> None:
     one = kept(tmp_path, *WAITS)
     one.tend(0.0)
+    assert not one.kill(1.0, down_s=2.0)
+    one.tend(2.0)
     assert one.kill(5.0, down_s=2.0)
     assert not one.kill(5.1, down_s=2.0)
     one.tend(6.9)
@@ -53,3 +56,15 @@ def test_a_good_end_is_the_last(tmp_path: Path) -> None:
     one.tend(100.0)
     assert not one.runs
     assert one.by_itself == []
+
+
+def test_a_process_is_at_work_once_it_listens(tmp_path: Path) -> None:
+    port = free_port()
+    one = kept(tmp_path, *WAITS, port=port)
+    for now_s in (0.0, 1.0, 2.0):
+        one.tend(now_s)
+    assert not one.kill(3.0, down_s=0.0)
+    with socket.create_server(("127.0.0.1", port)):
+        one.tend(4.0)
+    assert one.lives[-1].at_work_s == 4.0
+    assert one.kill(5.0, down_s=0.0)
