@@ -1,6 +1,7 @@
 """Whether a soak came out right: what a store tells against the truth, and memory against its bounds."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,8 +20,12 @@ MOST_MB = 300.0
 NAMED = 8
 """Differences that are told one by one."""
 STORE = "store"
-KNOWN = "ClientConnectionResetError: Cannot write to closing transport"
-"""End of the traceback with which a collector tells that an agent was killed before its answer: no harm is done."""
+KNOWN = (
+    "aiohttp.client_exceptions.ClientConnectionResetError",  # a collector that answers an agent that is gone
+    "websockets.exceptions.ConnectionClosedError",  # an agent whose ping a killed or busy collector did not answer
+)
+"""Tracebacks in logs of what this program does to the processes; no harm is done, the windows are sent again."""
+TRACEBACK = re.compile(r"^Traceback .*\n(?:[ \t].*\n)*([\w.]+)", re.MULTILINE)
 
 
 def told_by(answer: Mapping[str, Any]) -> dict[Place, Sums]:
@@ -93,6 +98,6 @@ def shortened(found: list[str]) -> list[str]:
     return found if more <= 0 else [*found[:NAMED], f"... and {more} more"]
 
 
-def tracebacks(log: str) -> int:
-    """Faults that a process told of in its log."""
-    return log.count("Traceback (most recent call last)") - log.count(KNOWN)
+def tracebacks(log: str) -> set[str]:
+    """Faults that a process told of in its log, by the name of the exception."""
+    return set(TRACEBACK.findall(log)) - {*KNOWN}

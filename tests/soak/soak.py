@@ -210,9 +210,10 @@ class Soak:
 
     def _said(self) -> list[str]:
         """Logs that tell of a fault of ours, and lines that InfluxDB refused."""
-        faulty = [one.log.name for one in self._kept if judge.tracebacks(one.log.read_text(errors="replace"))]
+        logs = [(one.log.name, one.log.read_text(errors="replace")) for one in self._kept]
+        found = [f"{name}: {fault}" for name, log in logs for fault in sorted(judge.tracebacks(log))]
         aside = [str(path.relative_to(self._folder)) for path in self._folder.glob("*/set-aside.lp")]
-        return [f"{name}: a traceback" for name in faulty] + [f"{name}: InfluxDB refused lines" for name in aside]
+        return found + [f"{name}: InfluxDB refused lines" for name in aside]
 
     def _look(self) -> None:
         now_s = self._now_s()

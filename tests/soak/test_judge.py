@@ -88,8 +88,8 @@ def test_many_faults_are_told_in_short() -> None:
     assert shortened(["one"]) == ["one"]
 
 
-def test_an_agent_that_was_killed_before_its_answer_is_no_fault_of_the_collector() -> None:
-    head = "ERROR GET /v1/stream failed\nTraceback (most recent call last):\n  File\n"
+def test_faults_in_a_log_are_named_and_what_kills_bring_about_is_none() -> None:
+    head = 'ERROR GET /v1/stream failed\nTraceback (most recent call last):\n  File "app.py", line 1, in f\n    f()\n'
     known = f"{head}aiohttp.client_exceptions.ClientConnectionResetError: Cannot write to closing transport\n"
-    assert tracebacks(known * 2) == 0
-    assert tracebacks(known + f"{head}KeyError: 'x'\n") == 1
+    assert tracebacks(known * 2) == set()
+    assert tracebacks(f"{known}{head}KeyError: 'x'\nINFO goes on\n{known}") == {"KeyError"}
