@@ -15,9 +15,9 @@ AGAIN_S = 1.0
 """Until a process that ended by itself is started again."""
 LOADED_S = 5.0
 SETTLED_S = 60.0
-"""After so much of its life a process has loaded what it needs and filled its caches."""
-JUDGED_S = 120.0
-"""So much more of its life makes a slope worth judging."""
+"""After so much of its life a process has loaded what it needs."""
+JUDGED_S = 180.0
+"""End of a life over which memory should be flat."""
 END_S = 30.0
 LISTENS_S = 0.1
 
@@ -43,17 +43,12 @@ class Life(msgspec.Struct):
         return [one for one in self.resident if one[0] - self.began_s >= LOADED_S] or self.resident
 
     @property
-    def settled(self) -> list[tuple[float, float]]:
-        """The samples from which memory should be flat."""
-        return [one for one in self.resident if one[0] - self.began_s >= SETTLED_S]
-
-    @property
     def slope_mb_per_min(self) -> float | None:
-        """Least squares over the settled samples; None where they are too few to tell."""
-        settled = self.settled
-        if len(settled) < 3 or settled[-1][0] - settled[0][0] < JUDGED_S:
+        """Least squares over the end of its life, when caches are full; None where it was too short to tell."""
+        if self.length_s < SETTLED_S + JUDGED_S:
             return None
-        seconds, resident_mb = zip(*settled, strict=True)
+        last = [one for one in self.resident if self.resident[-1][0] - one[0] <= JUDGED_S]
+        seconds, resident_mb = zip(*last, strict=True)
         return linear_regression(seconds, resident_mb).slope * 60
 
 
@@ -143,9 +138,9 @@ class Kept:
         return self._over(now_s)
 
     @property
-    def longest(self) -> Life:
-        """Its longest life."""
-        return max(self.lives, key=lambda life: life.length_s)
+    def most_mb(self) -> float:
+        """The most memory that it had in any life."""
+        return max((mb for life in self.lives for _, mb in life.resident), default=0.0)
 
     def _listens(self) -> bool:
         if self._port is None:

@@ -1,12 +1,11 @@
 """What came of a soak, as a table and as JSON."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from joulefleet.units import ns_to_s
-from soak.life import Kept, Life
+from soak.life import Kept
 from soak.tally import OTHER, REFUSED, UNANSWERED, Tally
 
 
@@ -65,41 +64,39 @@ def show(outcome: Outcome) -> None:
         print(f"{'kill -9 of a ' + kind:44} {number:>10,}")
     print(f"{'kills passed over: not back from the last':44} {outcome.passed_over:>10,}")
     print(f"{'longest time of an agent without an answer':44} {outcome.longest_outage_s:>8.1f} s")
-    print(f"\n{'process':24} {'lives':>5} {'longest':>8} {'MB at start':>12} {'at end':>8} {'most':>8} {'MB/min':>8}")
+    print(f"\n{'process':24} {'lives':>5} {'last':>8} {'MB at start':>12} {'at end':>8} {'most':>8} {'MB/min':>8}")
     for one in outcome.kept:
         print(_line(_of(one)))
     for fault in outcome.faults:
         print(f"OFF: {fault}")
-    verdict = f"{len(outcome.faults)} things are off" if outcome.faults else "every sum is exact, memory is flat"
+    verdict = (
+        f"{len(outcome.faults)} things are off" if outcome.faults else "every sum is exact, memory is within its bounds"
+    )
     print(f"{verdict}: seed {outcome.seed}, {outcome.seconds} s, {outcome.took_s:.0f} s in all", flush=True)
 
 
 def _of(one: Kept) -> dict[str, Any]:
-    """Memory of its longest life, and the most of all its lives."""
-    life: Life = one.longest
+    """Memory of its last life, and the most of all its lives."""
+    life = one.lives[-1]
     resident = [mb for _, mb in life.started]
     return {
         "name": one.name,
         "kind": one.kind,
         "lives": len(one.lives),
         "ended_by_itself": len(one.by_itself),
-        "longest_life_s": life.length_s,
+        "last_life_s": life.length_s,
         "start_mb": resident[0] if resident else None,
         "end_mb": resident[-1] if resident else None,
-        "most_mb": max(_all(one.lives), default=None),
+        "most_mb": one.most_mb,
         "slope_mb_per_min": life.slope_mb_per_min,
     }
-
-
-def _all(lives: Iterable[Life]) -> list[float]:
-    return [mb for life in lives for _, mb in life.resident]
 
 
 def _line(told: dict[str, Any]) -> str:
     numbers = [_number(told[name], places) for name, places in (("start_mb", 1), ("end_mb", 1), ("most_mb", 1))]
     slope = _number(told["slope_mb_per_min"], 2)
     start, end, most = numbers
-    length = f"{told['longest_life_s']:.0f} s"
+    length = f"{told['last_life_s']:.0f} s"
     return f"{told['name']:24} {told['lives']:>5} {length:>8} {start:>12} {end:>8} {most:>8} {slope:>8}"
 
 

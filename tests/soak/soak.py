@@ -74,7 +74,7 @@ class Soak:
         self._empty()
         self._end_agents()
         self._compare()
-        self._faults += judge.memory(self._ours) + self._ends() + self._said()
+        self._faults += judge.memory(self._kept) + self._ends() + self._said()
         return Outcome(
             seed=self._seed,
             seconds=self._seconds,
@@ -92,10 +92,6 @@ class Soak:
     def _course_s(self) -> float:
         """Seconds since the first reading."""
         return (wall_ns() - self._course.begin_ns) / NS_PER_S
-
-    @property
-    def _ours(self) -> list[Kept]:
-        return [one for one in self._kept if one.kind != judge.STORE]
 
     def _preys(self) -> list[Prey]:
         """The first collector of each store, one host and one real agent are spared in part or all of the time."""

@@ -65,14 +65,14 @@ def test_a_ledger_that_leaves_something_over_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("mb_per_min", "first_mb", "words"),
-    [(0.1, 50.0, None), (5.0, 50.0, "grows by 5.00 MB a minute"), (0.0, 400.0, "400 MB of memory")],
+    [(0.1, 50.0, None), (5.0, 50.0, "grows by 5.00 MB a minute"), (0.0, 600.0, "600 MB of memory")],
 )
 def test_memory_that_grows_or_is_too_much_is_named(
     tmp_path: Path, mb_per_min: float, first_mb: float, words: str | None
 ) -> None:
     kept = Kept("collector", "collector", ("true",), tmp_path)
     resident = [(float(second), first_mb + mb_per_min * second / 60) for second in range(0, 400, 2)]
-    kept.lives = [Life(0.0, resident=resident), Life(500.0, resident=[(500.0, 1.0)])]
+    kept.lives = [Life(-1.0, resident=[(-1.0, 1.0)]), Life(0.0, resident=resident)]
     found = memory([kept])
     assert [words in one for one in found] == [True] if words else found == []
 
@@ -81,6 +81,15 @@ def test_what_was_loaded_at_first_is_not_growth(tmp_path: Path) -> None:
     kept = Kept("collector", "collector", ("true",), tmp_path)
     kept.lives = [Life(0.0, resident=[(float(second), min(20.0 + second, 75.0)) for second in range(0, 400, 2)])]
     assert memory([kept]) == []
+
+
+def test_a_short_life_tells_nothing_and_a_host_is_not_judged(tmp_path: Path) -> None:
+    growing = [(float(second), 50.0 + second) for second in range(0, 400, 2)]
+    kept = Kept("collector", "collector", ("true",), tmp_path)
+    kept.lives = [Life(0.0, resident=growing[:100])]
+    host = Kept("host-1", "host of agents", ("true",), tmp_path)
+    host.lives = [Life(0.0, resident=growing)]
+    assert memory([kept, host]) == []
 
 
 def test_many_faults_are_told_in_short() -> None:
