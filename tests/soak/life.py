@@ -14,8 +14,8 @@ from joulefleet.units import bytes_to_mb
 AGAIN_S = 1.0
 """Until a process that ended by itself is started again."""
 LOADED_S = 5.0
-SETTLED_S = 60.0
-"""After so much of its life a process has loaded what it needs."""
+SETTLED_S = 120.0
+"""After so much of its life a process has met a backlog, and its caches are full."""
 JUDGED_S = 180.0
 """End of a life over which memory should be flat."""
 END_S = 30.0

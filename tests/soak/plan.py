@@ -9,7 +9,7 @@ CALM_BEFORE_S, CALM_AFTER_S = 3.0, 15.0
 """No kill so soon after the beginning, nor so late that something might not run when the last window closes."""
 BETWEEN_S = 3.0
 """A process lives at least so long."""
-SPARED_FROM = 0.5
+SPARED_FROM = 0.4
 """Part of the time after which those that are spared live on, so that their memory can be watched."""
 LONG_SHARE = 0.1
 SHORT_S, LONG_S = (0.0, 3.0), (5.0, 12.0)

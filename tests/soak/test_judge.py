@@ -86,7 +86,7 @@ def test_what_was_loaded_at_first_is_not_growth(tmp_path: Path) -> None:
 def test_a_short_life_tells_nothing_and_a_host_is_not_judged(tmp_path: Path) -> None:
     growing = [(float(second), 50.0 + second) for second in range(0, 400, 2)]
     kept = Kept("collector", "collector", ("true",), tmp_path)
-    kept.lives = [Life(0.0, resident=growing[:100])]
+    kept.lives = [Life(0.0, resident=growing[:140])]
     host = Kept("host-1", "host of agents", ("true",), tmp_path)
     host.lives = [Life(0.0, resident=growing)]
     assert memory([kept, host]) == []
