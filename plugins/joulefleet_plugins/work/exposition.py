@@ -25,6 +25,7 @@ _ONE_LABEL = re.compile(rf"({_NAME}|{_QUOTED}){_SPACE}(?:={_SPACE}({_QUOTED}))?+
 _TYPE = re.compile(rf"#[ \t]++TYPE[ \t]++({_NAME}|{_QUOTED})[ \t]++([a-z]+)[ \t\r]*+")
 _IS_TYPE = re.compile(r"#[ \t]+TYPE[ \t]")
 _EOF = re.compile(r"^# EOF[ \t\r]*$", re.MULTILINE)
+_IS_NUMBER = re.compile(_NUMBER)
 _ESCAPED = re.compile(r'\\([\\n"])')
 
 
@@ -35,6 +36,13 @@ class Sample(NamedTuple):
     value: float
     """An int where the page writes one, so that a counter beyond 2**53 stays exact."""
     line: int
+
+
+class Head(NamedTuple):
+    """What a line tells beside its number."""
+
+    name: str
+    labels: dict[str, str]
 
 
 class Page(NamedTuple):
@@ -59,19 +67,45 @@ class BadPage(ValueError):
         return f"line {self.line}: {self.detail}" if self.line else self.detail
 
 
-def parse(text: str, openmetrics: bool = False) -> Page:
-    """Every sample of a page. An OpenMetrics page must end with `# EOF`, any other with a line feed.
+class Parser:
+    """Reads the pages of one server.
 
-    Raises BadPage.
+    It remembers the last one, most lines of which come again with another number: a third of the time.
     """
-    page = Page({}, {})
-    for number, line in enumerate(_whole(_unwrapped(text), openmetrics).split("\n"), start=1):
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Head] = {}
+        """By what stood before the number and one blank, in lines that had nothing after it."""
+
+    def parse(self, text: str, openmetrics: bool = False) -> Page:
+        """Every sample of a page, which page ever came before. Raises BadPage.
+
+        An OpenMetrics page must end with `# EOF`, any other with a line feed.
+        """
+        page = Page({}, {})
+        remembered, self._heads = self._heads, {}
+        for number, line in enumerate(_whole(_unwrapped(text), openmetrics).split("\n"), start=1):
+            before, _, written = line.rpartition(" ")
+            head = remembered.get(before)
+            if head is None or not _IS_NUMBER.fullmatch(written):
+                self._parse_line(page, line, number)
+                continue
+            self._heads[before] = head
+            page.samples.setdefault(head.name, []).append(Sample(head.labels, _number(written), number))
+        return page
+
+    def _parse_line(self, page: Page, line: str, number: int) -> None:
         if line.lstrip(" \t").startswith("#"):
             _declare(page, line.lstrip(" \t"), number)
         elif line.strip(" \t\r"):
-            name, sample = _sample(line, number)
-            page.samples.setdefault(name, []).append(sample)
-    return page
+            found = _SAMPLE.fullmatch(line)
+            if found is None:
+                raise BadPage("malformed", f"not a sample: {line[:120]!r}", number)
+            head = _head(found, line, number)
+            page.samples.setdefault(head.name, []).append(Sample(head.labels, _number(found[3]), number))
+            # Not where a time or an exemplar follows: there the last number of the line is another one.
+            if found.end(3) == len(line) and line[found.start(3) - 1] == " ":
+                self._heads[line[: found.start(3) - 1]] = head
 
 
 def _unwrapped(text: str) -> str:
@@ -107,17 +141,14 @@ def _declare(page: Page, line: str, number: int) -> None:
         raise BadPage("malformed", f"not a type: {line[:120]!r}", number)
 
 
-def _sample(line: str, number: int) -> tuple[str, Sample]:
-    found = _SAMPLE.fullmatch(line)
-    if found is None:
-        raise BadPage("malformed", f"not a sample: {line[:120]!r}", number)
+def _head(found: re.Match[str], line: str, number: int) -> Head:
     written = _ONE_LABEL.findall(found[2] or "")
     # A name that needs quotes stands among the labels, without a value.
     names = [name for name in (found[1], *(_plain(text) for text, value in written if not value)) if name]
     labels = {_plain(text): _plain(value) for text, value in written if value}
     if len(names) != 1 or len(names) - bool(found[1]) + len(labels) != len(written):
         raise BadPage("malformed", f"not one name, or a label that comes twice: {line[:120]!r}", number)
-    return names[0], Sample(labels, _number(found[3]), number)
+    return Head(names[0], labels)
 
 
 def _plain(text: str) -> str:

@@ -21,7 +21,7 @@ from joulefleet import (
 )
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.work.endpoint import BadUrl, Body, Endpoint, NoAnswer, host_and_port, split
-from joulefleet_plugins.work.exposition import BadPage, Page, parse
+from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.table import Table, Unrecognised, read_page
 from joulefleet_plugins.work.vllm import VLLM
 
@@ -77,6 +77,7 @@ class OpenMetricsSource:
         self._teller = self._server if version_origin == origin else Endpoint(version_origin, config.timeout_s)
         self._engine = _engine(config, table, host_and_port(origin))
         self._table = table
+        self._parser = Parser()
         self._model = config.model
         self._version = ""
         self._version_of: str | None = None
@@ -88,7 +89,7 @@ class OpenMetricsSource:
     def read(self) -> list[Reading]:
         """The counters on the page now, or why they could not be read."""
         try:
-            page = _page(self._server.get(self._page_path))
+            page = _page(self._parser, self._server.get(self._page_path))
             reading = read_page(page, self._table, self._engine.id, self._model)
         except (NoAnswer, BadPage, Unrecognised) as error:
             # What answers next may be another release.
@@ -117,12 +118,12 @@ class OpenMetricsSource:
         return version[:MAX_VERSION_CHARACTERS] if isinstance(version, str) else ""
 
 
-def _page(body: Body) -> Page:
+def _page(parser: Parser, body: Body) -> Page:
     try:
         text = body.content.decode()
     except UnicodeDecodeError as error:
         raise BadPage("malformed", f"not UTF-8: {error.reason}") from error
-    return parse(text, openmetrics=body.content_type.startswith("application/openmetrics-text"))
+    return parser.parse(text, openmetrics=body.content_type.startswith("application/openmetrics-text"))
 
 
 def _engine(config: Config, table: Table, address: str) -> Engine:

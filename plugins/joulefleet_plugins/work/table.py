@@ -153,11 +153,14 @@ def _by_model(series: Series, samples: list[Sample], model_of: ModelOf) -> dict[
 
 def _without_ranks(samples: list[Sample]) -> list[tuple[dict[str, str], int]]:
     """Labels and count of each series, one for all ranks that repeat it."""
-    largest: dict[tuple[tuple[str, str], ...], int] = {}
+    largest: dict[frozenset[tuple[str, str]], tuple[dict[str, str], int]] = {}
     for sample in samples:
-        series = tuple(sorted(item for item in sample.labels.items() if item[0] not in RANK_LABELS))
-        largest[series] = max(largest.get(series, 0), _whole(sample))
-    return [(dict(series), count) for series, count in largest.items()]
+        labels = {name: value for name, value in sample.labels.items() if name not in RANK_LABELS}
+        series = frozenset(labels.items())
+        count = _whole(sample)
+        if series not in largest or count > largest[series][1]:
+            largest[series] = labels, count
+    return list(largest.values())
 
 
 def _whole(sample: Sample) -> int:
@@ -176,10 +179,10 @@ def _gauge(samples: list[Sample]) -> int | None:
 def _histograms(samples: list[Sample], model_of: ModelOf) -> dict[str, Histogram]:
     """Requests in each bucket by model, from buckets that are cumulative over their edges."""
     _check_edges(samples)
-    series: dict[tuple[tuple[str, str], ...], dict[str, int]] = {}
+    series: dict[frozenset[tuple[str, str]], dict[str, int]] = {}
     for labels, count in _without_ranks(samples):
         edge = labels.pop("le")
-        series.setdefault(tuple(labels.items()), {})[edge] = count
+        series.setdefault(frozenset(labels.items()), {})[edge] = count
     histograms: dict[str, Histogram] = {}
     for key, cumulative in series.items():
         into = histograms.setdefault(model_of(dict(key)), {})

@@ -12,7 +12,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from joulefleet_plugins.work.exposition import BadPage, Page, Sample, parse
+from joulefleet_plugins.work.exposition import BadPage, Page, Parser, Sample
+
+
+def parse(text: str, openmetrics: bool = False) -> Page:
+    return Parser().parse(text, openmetrics)
 
 
 def one(line: str, **kinds: bool) -> Sample:
@@ -178,6 +182,37 @@ def test_nothing_follows_the_end_of_openmetrics() -> None:
     with pytest.raises(BadPage) as bad:
         parse("m 1\n# EOF\nm 1\n# EOF\n", openmetrics=True)
     assert bad.value.code == "malformed"
+
+
+lines = st.sampled_from(
+    (
+        "m 1",
+        "m 2.5",
+        "m  3",
+        "m 4 5",
+        "m 6\r",
+        'm{a="b"} 7',
+        'm{a="b"}8',
+        'm{a="b 9"} 10 # {c="d"} 11',
+        "m x",
+        "# m 12",
+        "",
+    )
+)
+
+
+@given(pages=st.lists(st.lists(lines, max_size=6), max_size=4))
+def test_what_came_before_makes_no_difference(pages: list[list[str]]) -> None:
+    parser = Parser()
+    for text in ("".join(f"{line}\n" for line in page) for page in pages):
+        assert told(parser, text) == told(Parser(), text)
+
+
+def told(parser: Parser, text: str) -> Page | tuple[str, int]:
+    try:
+        return parser.parse(text)
+    except BadPage as bad:
+        return bad.detail, bad.line
 
 
 @given(st.text(alphabet=st.sampled_from('m{}=",\\ \t#1.e+\n'), max_size=60))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
-from joulefleet_plugins.work.exposition import BadPage, parse
+from joulefleet_plugins.work.exposition import BadPage, Parser
 from joulefleet_plugins.work.openmetrics import TABLES
 from joulefleet_plugins.work.table import Series, Table, Unrecognised, read_page
 
@@ -29,7 +29,7 @@ M = WorkKey("M")
 
 
 def read(text: str, model: str = "") -> WorkReading:
-    return read_page(parse(text), TABLE, "e", model)
+    return read_page(Parser().parse(text), TABLE, "e", model)
 
 
 def only(text: str, model: str = "") -> Counts:

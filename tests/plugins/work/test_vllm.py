@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
-from joulefleet_plugins.work.exposition import parse
+from joulefleet_plugins.work.exposition import Parser
 from joulefleet_plugins.work.table import read_page
 from joulefleet_plugins.work.vllm import VLLM
 
@@ -58,7 +58,7 @@ def scrape(column: int, keep: str = "") -> WorkReading:
 
 
 def read(text: str) -> WorkReading:
-    return read_page(parse(text), VLLM, "vllm@here")
+    return read_page(Parser().parse(text), VLLM, "vllm@here")
 
 
 def difference(a: Counts, b: Counts) -> dict[str, int]:
