@@ -7,6 +7,7 @@ or a leap of the clock the grace counts from then on, so that the sources can st
 """
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -126,18 +127,21 @@ class Cutter:
         """
         state = self.state
         told: list[MeterReading | WorkReading] = []
+        latest_ns = now_ns + AHEAD_NS
         for one in readings:
             if isinstance(one, Failure):
                 self._fail(one.subject, one.code, now_ns)
-            elif one.at_ns > now_ns + AHEAD_NS:
+            elif one.at_ns > latest_ns:
                 self._fail(_subject(one), "clock", now_ns)
             else:
                 told.append(one)
-        for reading in sorted(told, key=lambda one: one.at_ns):
-            if state.closed_ns < 0:
-                self.begin(reading.at_ns)
+        told.sort(key=attrgetter("at_ns"))
+        if told and state.closed_ns < 0:
+            self.begin(told[0].at_ns)
+        for reading in told:
             self._take(self._by_id.get(_subject(reading)), reading)
-            state.last_ns = max(state.last_ns, reading.at_ns)
+        if told:
+            state.last_ns = max(state.last_ns, told[-1].at_ns)
 
     def close(self, now_ns: int) -> list[Window]:
         """The windows that are settled by now, in order."""

@@ -1,5 +1,7 @@
 """Cuts the readings of one meter into windows, and knows what came late."""
 
+from functools import cached_property
+
 import msgspec
 
 from joulefleet.counter import CounterTrack, Gap, GaugeTrack, Pair, Rules
@@ -63,7 +65,7 @@ class Health(msgspec.Struct):
         return self.in_a_row > 0 and lasting and self.failed_ns >= end_ns
 
 
-class MeterCut(msgspec.Struct):
+class MeterCut(msgspec.Struct, dict=True):
     """Everything that the cutter holds of one meter between two readings."""
 
     meter: Meter
@@ -83,6 +85,11 @@ class MeterCut(msgspec.Struct):
     late_from_ns: int = 0
     late_to_ns: int = 0
     parts: dict[int, MeterPart] = {}
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What its declaration implies; made once, as it is asked at every reading."""
+        return Rules.of(self.meter)
 
     @property
     def known_until_ns(self) -> int:
@@ -105,7 +112,7 @@ class MeterCut(msgspec.Struct):
         if reading.at_ns <= self.read_ns:
             return
         self.read_ns = reading.at_ns
-        rules = Rules.of(self.meter)
+        rules = self.rules
         gauged = None
         if reading.power_mw is not None:
             gauged = self.gauge.feed(rules, reading.at_ns, reading.power_mw)
@@ -170,7 +177,7 @@ class MeterCut(msgspec.Struct):
             start_ns = edge_ns
         for window_ns, from_ns, to_ns in windows_in(start_ns, pair.end_ns, step_ns):
             part = self._part(window_ns)
-            part.energy_uj += pair.total_at(to_ns) - pair.total_at(from_ns)
+            part.energy_uj += _energy_uj(pair, from_ns, to_ns)
             part.covered_ns += to_ns - from_ns
             part.interpolated_ns += to_ns - from_ns if pair.interpolated else 0
             _add_trace(part, pair, window_ns, from_ns, to_ns)
@@ -197,7 +204,7 @@ class MeterCut(msgspec.Struct):
             self._open_from(gauged.start_ns, closed_ns), gauged.end_ns, step_ns
         ):
             part = self._part(window_ns)
-            part.gauge_uj += gauged.total_at(to_ns) - gauged.total_at(from_ns)
+            part.gauge_uj += _energy_uj(gauged, from_ns, to_ns)
             part.gauge_ns += to_ns - from_ns
 
     def _note_gauges(self, reading: MeterReading, step_ns: int, closed_ns: int) -> None:
@@ -213,7 +220,10 @@ class MeterCut(msgspec.Struct):
         return max(start_ns, closed_ns, self.since_ns)
 
     def _part(self, window_ns: int) -> MeterPart:
-        return self.parts.setdefault(window_ns, MeterPart())
+        part = self.parts.get(window_ns)
+        if part is None:
+            part = self.parts[window_ns] = MeterPart()
+        return part
 
 
 def uncovered(gaps_ns: dict[str, int], uncovered_ns: int, health: Health) -> dict[str, int]:
@@ -225,6 +235,13 @@ def uncovered(gaps_ns: dict[str, int], uncovered_ns: int, health: Health) -> dic
     return {**gaps_ns, code: gaps_ns.get(code, 0) + rest_ns}
 
 
+def _energy_uj(pair: Pair, from_ns: int, to_ns: int) -> int:
+    """What was used between two instants inside the pair; most often these are its ends, where nothing is cut."""
+    if from_ns == pair.start_ns and to_ns == pair.end_ns:
+        return pair.last_uj - pair.first_uj
+    return pair.total_at(to_ns) - pair.total_at(from_ns)
+
+
 def _window_of(at_ns: int, step_ns: int, closed_ns: int) -> int:
     return max(at_ns - at_ns % step_ns, closed_ns)
 
@@ -232,7 +249,7 @@ def _window_of(at_ns: int, step_ns: int, closed_ns: int) -> int:
 def _add_trace(part: MeterPart, pair: Pair, window_ns: int, from_ns: int, to_ns: int) -> None:
     for cell_ns, start_ns, end_ns in windows_in(from_ns - window_ns, to_ns - window_ns, TRACE_STEP_NS):
         cell = part.cells.setdefault(cell_ns // TRACE_STEP_NS, Cell())
-        cell.energy_uj += pair.total_at(window_ns + end_ns) - pair.total_at(window_ns + start_ns)
+        cell.energy_uj += _energy_uj(pair, window_ns + start_ns, window_ns + end_ns)
         cell.covered_ns += end_ns - start_ns
 
 

@@ -1,6 +1,6 @@
 """How a stretch of time falls into windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -24,9 +24,16 @@ class Stretch(msgspec.Struct, frozen=True):
         return first + part_of(last - first, self.start_ns, self.end_ns, at_ns)
 
 
-def windows_in(start_ns: int, end_ns: int, step_ns: int) -> Iterator[tuple[int, int, int]]:
+def windows_in(start_ns: int, end_ns: int, step_ns: int) -> Iterable[tuple[int, int, int]]:
     """Start of each window that [start, end) touches, with the part of the stretch inside it: (window, from, to)."""
     window_ns = floor_to(start_ns, step_ns)
+    if start_ns < end_ns <= window_ns + step_ns:
+        # By far the most stretches: readings are seconds apart, windows are longer.
+        return ((window_ns, start_ns, end_ns),)
+    return _each_window(window_ns, start_ns, end_ns, step_ns)
+
+
+def _each_window(window_ns: int, start_ns: int, end_ns: int, step_ns: int) -> Iterator[tuple[int, int, int]]:
     while window_ns < end_ns:
         yield window_ns, max(start_ns, window_ns), min(end_ns, window_ns + step_ns)
         window_ns += step_ns
