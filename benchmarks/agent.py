@@ -30,6 +30,8 @@ from joulefleet.window import decode
 MEASURED_CORE, OTHER_CORE = 1, 0
 JOULEFLEET = (sys.executable, "-m", "joulefleet")
 STARTS = 5
+MEMORY = "/dev/shm"
+"""A read of sysfs touches no disk; one of an ordinary file is written down in its file system."""
 SETTLE_S = 12.0
 """Until the first commit and the first send are done."""
 FOREIGN = ("numpy", "influxdb_client", "aiohttp", "asyncio")
@@ -48,7 +50,7 @@ class Surroundings:
 
     def __init__(self, folder: Path, period_s: float, stack: ExitStack) -> None:
         self.folder = folder
-        self.powercap = folder / "powercap"
+        self.powercap = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=MEMORY))) / "powercap"
         self.counters = powercap(self.powercap)
         stack.enter_context(beside(OTHER_CORE, move, self.counters, period_s))
         pages = Pages()
