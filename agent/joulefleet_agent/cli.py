@@ -13,7 +13,6 @@ from joulefleet.reading import Reading, WorkReading
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
-from joulefleet_agent.demo import demo
 from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.sampler import Configured, stamped
 from joulefleet_agent.service import run_agent
@@ -25,7 +24,23 @@ config_file = click.option(
 )
 
 
-@click.group()
+class WithDemo(click.Group):
+    """Loads the demonstration where it is asked for: the daemon does without what it needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted([*super().list_commands(ctx), "demo"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name != "demo":
+            return super().get_command(ctx, cmd_name)
+        from joulefleet_agent.demo import demo  # noqa: PLC0415 - see above
+
+        return demo
+
+
+@click.group(cls=WithDemo)
 def agent() -> None:
     """Read the meters and engines of this server and deliver whole windows to a collector."""
 
@@ -86,6 +101,3 @@ def _plain(reading: Reading | str) -> object:
         fields["counts"] = [{"key": key, "counts": counts} for key, counts in reading.counts.items()]
         fields["latency"] = [{"key": key, "latency": kinds} for key, kinds in reading.latency.items()]
     return {"type": type(reading).__name__, **fields}
-
-
-agent.add_command(demo)

@@ -18,12 +18,11 @@ from joulefleet.config import ConfigError
 from joulefleet.grid import floor_to
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet.reading import Failure, Reading
-from joulefleet.units import NS_PER_S
+from joulefleet.units import NS_PER_S, ms_to_ns, ns_to_s
 from joulefleet.window import SCHEMA
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
-from joulefleet_agent.config import AgentConfig, sources_of
+from joulefleet_agent.config import AgentConfig, read_token, sources_of
 from joulefleet_agent.cutter import Identity
-from joulefleet_agent.link import best_link
 from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
@@ -42,12 +41,15 @@ from joulefleet_agent.sampler import (
 )
 from joulefleet_agent.sources import configured
 from joulefleet_agent.spool import Spool, SpoolUnavailable
-from joulefleet_agent.uplink import Uplink, keep_sending, read_token
 
 LOG = logging.getLogger(__name__)
-BEAT_S = 1.0
+BEAT_NS = NS_PER_S
 """Between two looks at what the sources said. They stamp their readings themselves, so that none is later for it, and
 to wake for each event cost as much as all else at ten reads a second."""
+AFTER_READS_NS = ms_to_ns(50)
+"""The loop looks so long after the sources' own beats: soon, and while the processor still has our code at hand."""
+FIRST_SEND_S = 0.5
+"""The sources read first, what waits is sent then."""
 LEAP_NS = 15 * NS_PER_S
 """Between two beats, so much time means that the machine slept or that the clock was set forwards."""
 EXIT_OK = 0
@@ -82,7 +84,7 @@ class Agent:
         for reader in self._readers.values():
             reader.start()
         notify(READY)
-        while not stop.wait(BEAT_S):
+        while not stop.wait(self._until_beat()):
             self._take_waiting()
             if self.exit_code:
                 stop.set()
@@ -92,6 +94,9 @@ class Agent:
         self._take_waiting()
         self._pipeline.suspend(self._wall())
         return self.exit_code
+
+    def _until_beat(self) -> float:
+        return ns_to_s(BEAT_NS - (self._boot() - AFTER_READS_NS) % BEAT_NS)
 
     def _take_waiting(self) -> None:
         try:
@@ -215,6 +220,10 @@ def take_up_clock(pipeline: Pipeline, wall: NowNs = wall_ns, boot: NowNs = boot_
 
 
 def _send(config: AgentConfig, token: str, offsets: Offsets, stop: threading.Event, wake: threading.Event) -> None:
+    stop.wait(FIRST_SEND_S)
+    from joulefleet_agent.link import best_link  # noqa: PLC0415 - no reading waits for what only the network needs
+    from joulefleet_agent.uplink import Uplink, keep_sending  # noqa: PLC0415 - the same
+
     with Spool(Path(config.spool), config.spool_bounds) as spool:
         links = [best_link(url, random.SystemRandom(), token, offsets) for url in config.collector.urls]
         uplink = Uplink(links, spool, offsets.now_ns, offsets=offsets)

@@ -1,7 +1,7 @@
 """Finds the sources that are installed, by entry point."""
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any
 
 from joulefleet.config import ConfigError
@@ -22,7 +22,11 @@ def opener_of(name: str, where: str) -> OpenSource:
 
     Raises ConfigError where no source has this name.
     """
-    for point in entry_points(group=GROUP, name=name):
+    return _opener(entry_points(group=GROUP), name, where)
+
+
+def _opener(points: EntryPoints, name: str, where: str) -> OpenSource:
+    for point in points.select(name=name):
         try:
             opener: OpenSource = point.load()
         except Exception as error:  # a source's fault must not end the agent
@@ -41,9 +45,10 @@ def _broken(reason: str) -> OpenSource:
 def configured(sources: Sequence[SourceConfig], where: str) -> list[Configured]:
     """Every source with its opener; names are numbered where one is used twice. Raises ConfigError."""
     seen: dict[str, int] = {}
+    points = entry_points(group=GROUP)
     out = []
     for one in sources:
         seen[one.use] = seen.get(one.use, 0) + 1
         name = one.use if seen[one.use] == 1 else f"{one.use}#{seen[one.use]}"
-        out.append(Configured(name, opener_of(one.use, where), one.table))
+        out.append(Configured(name, _opener(points, one.use, where), one.table))
     return out

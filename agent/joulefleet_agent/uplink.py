@@ -6,13 +6,10 @@ in turn.
 """
 
 import logging
-import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
-from joulefleet.config import ConfigError
 from joulefleet.delivery import Rejected, plain
 from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet_agent.clock import NowNs
@@ -142,7 +139,7 @@ def _apart(ahead_ns: int) -> str:
     return f"the clock of this server is {ns_to_s(abs(ahead_ns)):.0f} s {far} the collector's, so {so}; set it right"
 
 
-def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, idle_s: float = 5.0) -> None:
+def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, idle_s: float = 15.0) -> None:
     """Send whatever waits until told to stop; `wake` says that there may be something new."""
     while not stop.is_set():
         try:
@@ -156,15 +153,3 @@ def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, i
         elif wait_s:
             stop.wait(wait_s)  # a new window does not shorten it: it goes first when the time has come
     uplink.close()
-
-
-def read_token(path: Path) -> str:
-    """The agent's token, from a file that only it can read. Raises ConfigError; the token is never told."""
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-        raise ConfigError(str(path), "", f"the token cannot be read: {reason}") from None
-    if not re.fullmatch("[!-~]+", token):
-        raise ConfigError(str(path), "", "expected a token: one line without blanks")
-    return token

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from joulefleet.config import ConfigError
 from joulefleet.delivery import Answer, Rejected
 from joulefleet.window import Window
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.offset import NOT_COMPARED, Offset, Offsets
 from joulefleet_agent.spool import Bounds, Spool
-from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending, read_token
+from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending
 
 S = 1_000_000_000
 NOW = 1_790_000_000 * S
@@ -392,27 +391,3 @@ def test_a_spool_in_trouble_does_not_end_the_thread(
         assert len(collector.batches) == 2
         assert spool.depth()[0] == 1
     assert "readonly" in caplog.text
-
-
-# The token
-
-
-def test_a_token_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
-    assert read_token(path) == TOKEN
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"with blank", b"umlaut \xc3\xa4", b"nul\x00"])
-def test_what_is_no_token_is_refused_and_not_told(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "token"
-    path.write_bytes(b"s3cret" + content if content.strip() else content)
-    with pytest.raises(ConfigError) as refused:
-        read_token(path)
-    assert str(path) in str(refused.value)
-    assert "s3cret" not in str(refused.value)
-
-
-def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"token: the token cannot be read: No such file"):
-        read_token(tmp_path / "token")
