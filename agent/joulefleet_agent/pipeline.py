@@ -15,6 +15,7 @@ from joulefleet.reading import Reading
 from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet.window import Losses, Window
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
+from joulefleet_agent.idle import IdleBook
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.spool import Spool, SpoolUnavailable, added, energy_uj
 
@@ -37,7 +38,7 @@ class Declared(msgspec.Struct):
 
 
 class Kept(msgspec.Struct):
-    """What the spool keeps as state."""
+    """What the spool keeps as state; what is learnt of idle power is kept beside it."""
 
     cutter: CutterState
     declared: dict[str, Declared] = {}
@@ -57,6 +58,8 @@ class Pipeline:
         self._tried_ns = 0
         self._lost = Losses()
         self._is_removed = False
+        self._learnt_on = -1
+        """The timeline of which the spool has what was learnt."""
         kept = self._restore(step_ns, timeline)
         self._declared = kept.declared
         self.cutter = Cutter(kept.cutter, identity)
@@ -139,11 +142,19 @@ class Pipeline:
         self._drop_beyond_bound()
         self._fill_in(closed)
         state = self.cutter.state
-        body = msgspec.msgpack.encode(Kept(state, self._declared))
-        self._spool.commit(body, self._uncommitted, wall_ns, lost=self._lost, timeline=state.timeline)
+        body = msgspec.msgpack.encode(Kept(msgspec.structs.replace(state, idle=IdleBook()), self._declared))
+        learnt = self._learnt()
+        self._spool.commit(body, self._uncommitted, wall_ns, lost=self._lost, timeline=state.timeline, learnt=learnt)
         self._watch_spool()
-        done, self._uncommitted, self._lost = len(self._uncommitted), [], Losses()
+        done, self._uncommitted, self._lost, self._learnt_on = len(self._uncommitted), [], Losses(), state.timeline
         return done
+
+    def _learnt(self) -> bytes | None:
+        """What is learnt, where it may have changed: it is learnt from closed windows, and after a day it is larger
+        than all else that is kept."""
+        state = self.cutter.state
+        changed = bool(self._uncommitted) or self._learnt_on != state.timeline
+        return msgspec.msgpack.encode(state.idle) if changed else None
 
     def _watch_spool(self) -> None:
         was_removed, self._is_removed = self._is_removed, self._spool.is_removed
@@ -176,9 +187,11 @@ class Pipeline:
 
     def _restore(self, step_ns: int, timeline: int | None) -> Kept:
         """The state of the spool if it is of this timeline, or of any where none is asked for; else a new one."""
-        body = self._spool.state()
+        body, learnt = self._spool.state(), self._spool.learnt()
         try:
             kept = msgspec.msgpack.decode(body, type=Kept) if body else None
+            if kept is not None and learnt:
+                kept.cutter.idle = msgspec.msgpack.decode(learnt, type=IdleBook)
         except msgspec.DecodeError as error:
             reason = f"its state was written by another version ({error}); move the file away to begin a new one"
             raise SpoolUnavailable(self._spool.path, reason) from error

@@ -132,15 +132,22 @@ class Spool:
         """The state that was committed last."""
         return self._get("state")
 
-    def commit(
+    def learnt(self) -> bytes | None:
+        """What was learnt, as it was committed last."""
+        return self._get("learnt")
+
+    def commit(  # noqa: PLR0913, PLR0917 - all that goes into one transaction
         self,
         state: bytes,
         windows: Sequence[Window],
         now_ns: int,
         lost: Losses | None = None,
         timeline: int | None = None,
+        learnt: bytes | None = None,
     ) -> None:
-        """Keep the state and these closed windows, all or nothing. Raises SpoolUnavailable.
+        """Keep the state, what was learnt if it is told, and these closed windows, all or nothing.
+
+        Raises SpoolUnavailable.
 
         `lost` is of windows that could not be kept while the disk refused: it is counted. `timeline` is the one of the
         state; the losses of a new one begin at nothing.
@@ -151,6 +158,8 @@ class Spool:
             if timeline is not None and timeline != self._kept_timeline():
                 self._begin_timeline(timeline)
             self._set("state", state)
+            if learnt is not None:
+                self._set("learnt", learnt)
             if lost is not None and lost.windows:
                 self._lose(lost)
             for window in windows:

@@ -150,6 +150,41 @@ def test_a_restart_goes_on_where_it_was(path: Path) -> None:
     assert [window.meters[0].covered_ns for window in windows[:-1]] == [60 * S] * 6
 
 
+def test_what_was_learnt_of_idle_power_outlives_a_restart(path: Path) -> None:
+    with Spool(path) as spool:
+        what = begin(spool, WALL)
+        live(what, range(33 * 60), steady)
+        assert held(spool)[-1].meters[0].idle_mw == 100_000
+        what.suspend(ns(33 * 60))
+    with Spool(path) as spool:
+        live(begin(spool, WALL, at_s=33 * 60 + 1), range(33 * 60 + 1, 36 * 60), steady)
+        assert {window.meters[0].idle_mw for window in held(spool)[-3:]} == {100_000}
+
+
+def test_nothing_learnt_passes_to_another_timeline_of_one_spool(path: Path) -> None:
+    with Spool(path) as spool:
+        live(begin(spool, WALL, timeline=1), range(33 * 60), steady)
+        begin(spool, WALL, timeline=2).suspend(ns(0))
+        live(begin(spool, WALL, timeline=2), range(130), steady)
+        assert held(spool)[-1].meters[0].idle_mw is None
+
+
+def test_what_is_learnt_is_written_with_windows_only(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a day it is larger than all else, and commits come every ten seconds."""
+    said: list[bool] = []
+    commit = spool.commit
+
+    def watched(*words: Any, learnt: bytes | None, **more: Any) -> None:
+        said.append(learnt is not None)
+        commit(*words, learnt=learnt, **more)
+
+    monkeypatch.setattr(spool, "commit", watched)
+    live(begin(spool, WALL), range(190), steady)
+    at_first = 1
+    assert said.count(True) == len(held(spool)) + at_first
+    assert said.count(False) > 12
+
+
 def test_the_time_of_a_stop_is_cut_into_windows_when_the_sources_answer_again(path: Path) -> None:
     """Ten minutes of standstill: a tick comes before the first reading, and must not close them empty."""
     with Spool(path) as spool:
