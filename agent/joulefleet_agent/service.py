@@ -18,7 +18,7 @@ from joulefleet.config import ConfigError
 from joulefleet.grid import floor_to
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet.reading import Failure, Reading
-from joulefleet.units import NS_PER_S, ms_to_ns, ns_to_s
+from joulefleet.units import NS_PER_S
 from joulefleet.window import SCHEMA
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
 from joulefleet_agent.config import AgentConfig, read_token, sources_of
@@ -43,11 +43,9 @@ from joulefleet_agent.sources import configured
 from joulefleet_agent.spool import Spool, SpoolUnavailable
 
 LOG = logging.getLogger(__name__)
-BEAT_NS = NS_PER_S
+BEAT_S = 1.0
 """Between two looks at what the sources said. They stamp their readings themselves, so that none is later for it, and
 to wake for each event cost as much as all else at ten reads a second."""
-AFTER_READS_NS = ms_to_ns(50)
-"""The loop looks so long after the sources' own beats: soon, and while the processor still has our code at hand."""
 FIRST_SEND_S = 0.5
 """The sources read first, what waits is sent then."""
 LEAP_NS = 15 * NS_PER_S
@@ -84,7 +82,7 @@ class Agent:
         for reader in self._readers.values():
             reader.start()
         notify(READY)
-        while not stop.wait(self._until_beat()):
+        while not stop.wait(BEAT_S):
             self._take_waiting()
             if self.exit_code:
                 stop.set()
@@ -94,9 +92,6 @@ class Agent:
         self._take_waiting()
         self._pipeline.suspend(self._wall())
         return self.exit_code
-
-    def _until_beat(self) -> float:
-        return ns_to_s(BEAT_NS - (self._boot() - AFTER_READS_NS) % BEAT_NS)
 
     def _take_waiting(self) -> None:
         try:
