@@ -1,0 +1,122 @@
+"""A store filled as a simulated fleet would fill it, with as many rows of sums as its questions would find there.
+
+Windows of an hour stand for all days but the last: they leave the same rows by hour and day as windows of a minute, and
+a sixtieth of the rows by minute. The last day is made of windows of a minute. One day by hour and a few minutes are
+simulated and accounted; the others are the same rows at other times. Bodies of windows are left empty.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from joulefleet.grid import HOUR_NS
+from joulefleet.units import ns_to_s
+from joulefleet_agent.simulate.roster import roster
+from joulefleet_agent.simulate.scenario import Scenario
+from joulefleet_agent.simulate.stream import groups
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.rows import KINDS, Row
+from joulefleet_collector.sheet import COLUMNS, Sheet, SheetRows
+from joulefleet_collector.store.rollup import canonical
+from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, Accounted
+
+MINUTES = 4
+"""Simulated by minute; they come again and again."""
+_PLACES = {kind: place for place, kind in enumerate(KINDS)}
+
+
+class Key(msgspec.Struct, frozen=True):
+    """What a store needs to know of a window."""
+
+    server: str
+    timeline: int
+    start_ns: int
+    step_ns: int
+
+    @property
+    def end_ns(self) -> int:
+        """First instant after it."""
+        return self.start_ns + self.step_ns
+
+    @property
+    def key(self) -> tuple[str, int, int, int]:
+        """As of a window."""
+        return (self.server, self.timeline, self.step_ns, self.start_ns)
+
+
+class Seed:
+    """Rows of a fleet over whole days, from the first hour of `first_ns`'s day on."""
+
+    def __init__(self, servers: int, days: int) -> None:
+        self.servers, self.days = servers, days
+        self._sheets: dict[tuple[str, ...], Sheet] = {}
+        hours = Scenario(servers=servers, days=1, step_s=ns_to_s(HOUR_NS))
+        minutes = Scenario(servers=servers, days=MINUTES * MINUTE_NS / DAY_NS, step_s=ns_to_s(MINUTE_NS))
+        self.first_ns = hours.begin_ns
+        self._of_hours = self._simulated(hours)
+        self._of_minutes = self._simulated(minutes)
+
+    @property
+    def end_ns(self) -> int:
+        """First instant after it."""
+        return self.first_ns + self.days * DAY_NS
+
+    @property
+    def last_day_ns(self) -> int:
+        """Start of the day that is made of minutes."""
+        return self.end_ns - DAY_NS
+
+    @property
+    def server(self) -> str:
+        """One of the servers: the last, which has boards of its own kind."""
+        return self._of_hours[0][0].window.server
+
+    def writes(self) -> Iterator[list[Accounted]]:
+        """What is written at once: one window of every server."""
+        for hour in range(24 * (self.days - 1)):
+            yield _moved(self._of_hours[hour % 24], self.first_ns + hour * HOUR_NS)
+        for minute in range(24 * 60):
+            yield _moved(self._of_minutes[minute % MINUTES], self.last_day_ns + minute * MINUTE_NS)
+
+    def _simulated(self, scenario: Scenario) -> list[list[Accounted]]:
+        """Windows with their rows by start."""
+        policy, by_start = Policy(), dict[int, list[Accounted]]()
+        windows = scenario.servers * (scenario.end_ns - scenario.begin_ns) // scenario.step_ns
+        for number, (window,) in enumerate(groups(roster(scenario), True, 1)):
+            told(f"simulating windows of {scenario.step_s:g} s", number, windows)
+            key = Key(window.server, window.timeline, window.start_ns, window.step_ns)
+            rows = self._as_sheet(account(window, policy))
+            by_start.setdefault(window.start_ns, []).append(Accounted(key, b"", rows))
+        return [by_start[start] for start in sorted(by_start)]
+
+    def _as_sheet(self, rows: Sequence[Row]) -> SheetRows:
+        ordered = sorted(rows, key=lambda row: _PLACES[row.kind])
+        names = tuple(row.kind + canonical(row.tags) for row in ordered)
+        if names not in self._sheets:
+            self._sheets[names] = Sheet({}, [(row.kind, row.tags) for row in ordered])
+        values = [row.fields.get(name, np.nan) for row in ordered for name in COLUMNS[row.kind]]
+        return SheetRows(self._sheets[names], ordered[0].start_ns, np.array(values))
+
+
+def _moved(windows: Sequence[Accounted], start_ns: int) -> list[Accounted]:
+    moved = []
+    for one in windows:
+        assert isinstance(one.window, Key)
+        assert isinstance(one.rows, SheetRows)
+        key = msgspec.structs.replace(one.window, start_ns=start_ns)
+        moved.append(Accounted(key, one.body, SheetRows(one.rows.sheet, start_ns, one.rows.values)))
+    return moved
+
+
+_last_told_s = [0.0]
+
+
+def told(what: str, done: int, whole: int) -> None:
+    """A line on standard error, every few seconds."""
+    if time.monotonic() - _last_told_s[0] > 5:
+        _last_told_s[0] = time.monotonic()
+        print(f"{what}: {done} of {whole}", file=sys.stderr)
