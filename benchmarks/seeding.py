@@ -80,7 +80,9 @@ class Seed:
         for hour in range(24 * (self.days - 1)):
             yield _moved(self._of_hours[hour % 24], self.first_ns + hour * HOUR_NS)
         for minute in range(24 * 60):
-            yield _moved(self._of_minutes[minute % MINUTES], self.last_day_ns + minute * MINUTE_NS)
+            # The first minute of an hour tells the facts; the others come in turn.
+            like = 1 + minute % (MINUTES - 1) if minute % 60 else 0
+            yield _moved(self._of_minutes[like], self.last_day_ns + minute * MINUTE_NS)
 
     def _simulated(self, scenario: Scenario) -> list[list[Accounted]]:
         """Windows with their rows by start."""

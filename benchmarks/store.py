@@ -12,23 +12,22 @@ import json
 import os
 import platform
 import secrets
-import shutil
 import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from collector import Collector
 from seeding import Seed, told
 
+from collector import Collector
 from joulefleet.grid import rfc3339
-from joulefleet.units import NS_PER_S, bytes_to_mb
+from joulefleet.units import bytes_to_mb
 from joulefleet_collector.rows import KINDS, Row
 from joulefleet_collector.store import schema
 from joulefleet_collector.store.embedded import FILE_NAME, EmbeddedStore

@@ -1,7 +1,8 @@
 """The rows that accounting writes and stores keep: which tags make their key, which fields they sum.
 
 Every field is a sum, so that rows add up over time, servers and models; ratios are made when a report is. A field that
-is missing from a row is unknown, not zero. Energy is in joules (`_j`), time in seconds (`_s`).
+is missing from a row is unknown, not zero. Energy is in joules (`_j`), time in seconds (`_s`). Fields that are often
+equal stand behind each other: the embedded store then keeps one number for them.
 """
 
 import msgspec
@@ -53,19 +54,19 @@ USAGE = RowKind(
     sums=(
         "window_s",  # seconds of windows in which the engine was declared
         "paired_s",  # covered seconds of those that pair whole; paired_s / window_s is the coverage
-        "active_j",  # attributed, idle part left out
         "idle_j",  # attributed idle of the own reservation; the full figure is active + idle
         "idle_default_j",  # the part of idle_j that rests on a catalogue value
+        "active_j",  # attributed, idle part left out
+        "requests_active_j",
+        "output_tokens_active_j",
+        "total_tokens_active_j",
         *(f"{grade}_j" for grade in GRADES),  # active + idle by grade
         *(f"class_{name}_j" for name in SENSOR_CLASSES),  # active + idle by class of sensor
         *(f"by_{method}_j" for method in METHODS),  # active + idle by method
-        *COUNT_FIELDS,  # work of windows that pair
         "requests_j",  # active + idle of work whose requests are counted: the numerator of J per request
-        "requests_active_j",
         "output_tokens_j",  # the same for output tokens
-        "output_tokens_active_j",
         "total_tokens_j",  # the same where prompt, cached and output tokens are all counted
-        "total_tokens_active_j",
+        *COUNT_FIELDS,  # work of windows that pair
         "total_tokens",  # prompt - cached + output
         *(f"unmetered_{name}" for name in COUNT_FIELDS),  # work of windows that do not pair
         *(f"late_{name}" for name in COUNT_FIELDS),  # work of windows sent before it was known
@@ -85,7 +86,6 @@ LEDGER = RowKind(
     sums=(
         "window_s",
         "covered_s",  # seconds in which every meter of the boundary was covered
-        "metered_j",
         "active_j",
         "idle_j",
         "idle_unallocated_j",
@@ -95,6 +95,7 @@ LEDGER = RowKind(
         "other_j",  # server less its known parts, signed; only at `server`
         "late_j",
         "rejected_j",
+        "metered_j",
         *(f"{grade}_j" for grade in GRADES),  # metered by grade
         *(f"class_{name}_j" for name in SENSOR_CLASSES),
         *(f"unmetered_{name}" for name in COUNT_FIELDS),
@@ -104,14 +105,14 @@ METER = RowKind(
     tags=("meter", "kind", "grade", "hw_model"),
     sums=(
         "window_s",
-        "energy_j",
         "covered_s",
+        "gauge_s",
+        "energy_j",
+        "gauge_j",
         "interpolated_s",
         "late_j",
         "rejected_j",
         "lower_bound_j",
-        "gauge_j",
-        "gauge_s",
         "gap_s",
     ),
 )

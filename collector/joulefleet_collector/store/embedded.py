@@ -22,7 +22,7 @@ from joulefleet_collector.store import counted, retention, retired, schema
 from joulefleet_collector.store.pending import SHARDS, Pending, is_waiting
 from joulefleet_collector.store.retention import Keep, Pruned
 from joulefleet_collector.store.rollup import grains, pieces
-from joulefleet_collector.store.selection import selection
+from joulefleet_collector.store.selection import answer
 from joulefleet_collector.store.store import (
     DAY_NS,
     STEP_NS,
@@ -35,6 +35,7 @@ from joulefleet_collector.store.store import (
     StoreUnavailable,
     Total,
 )
+from joulefleet_collector.store.table import Table
 from joulefleet_collector.store.trouble import told_clearly
 
 FILE_NAME = "joulefleet.db"
@@ -125,12 +126,11 @@ class EmbeddedStore:
         if not parts:
             return []
         fields = question.fields or KINDS[question.kind].sums
-        statement, values = selection(question, parts, fields)
         with self._reading_sums() as db:
-            found = db.execute(statement, values).fetchall()
+            totals = list(answer(db, question, parts, fields))
             # Looked at after the sums: what was removed while they were read would be missing from them.
             retention.check_kept(db, parts)
-        return [_total(question, fields, line) for line in found]
+        return totals
 
     def latest(self, kind: str) -> list[Row]:
         """The newest row of each combination of tags, without the tags that rollups drop."""
@@ -370,14 +370,6 @@ def _insert(db: sqlite3.Connection, lines: Sequence[tuple[object, ...]]) -> list
 
 def _forget_sums(db: sqlite3.Connection, settled: str) -> None:
     # Series stay: sums of settled days need them, and a collector that runs beside this knows their numbers.
-    for name in [*(name for _, _, name in schema.tables()), "latest"]:
-        db.execute(f"DELETE FROM {name} WHERE {_OPEN}", (settled,))  # noqa: S608 names are our own constants
-
-
-def _total(question: Question, fields: tuple[str, ...], line: tuple[object, ...]) -> Total:
-    start, tags, sums = line[0], line[1 : 1 + len(question.by)], line[1 + len(question.by) :]
-    return Total(
-        start if isinstance(start, int) and question.step != "none" else None,
-        dict(zip(question.by, map(str, tags), strict=True)),
-        {name: value for name, value in zip(fields, sums, strict=True) if isinstance(value, float)},
-    )
+    db.execute(f"DELETE FROM latest WHERE {_OPEN}", (settled,))  # noqa: S608 made of our own constants
+    for rollup, kind, _ in schema.tables():
+        Table(db, kind, rollup).forget(_OPEN, settled)

@@ -7,6 +7,7 @@ import msgspec
 
 from joulefleet_collector.store import counted, retention, schema
 from joulefleet_collector.store.snapshot import snapshot
+from joulefleet_collector.store.table import Table
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -55,11 +56,11 @@ def inspect(path: Path) -> Info:
             unused_bytes=_number(db, "PRAGMA freelist_count") * page_bytes,
             log_bytes=_size(path.with_name(path.name + "-wal")),
             servers=_number(db, "SELECT count(DISTINCT server) FROM timelines"),
-            windows=_span(db, "windows"),
+            windows=_windows(db),
             windows_forgotten=counted.number(db),
             waiting_bytes=_number(db, "SELECT coalesce(sum(length(body)), 0) FROM pending"),
             minutes_from_ns=retention.minutes_from(db),
-            rollups={name: _span(db, name) for _, _, name in schema.tables()},
+            rollups={name: _rows(Table(db, kind, rollup)) for rollup, kind, name in schema.tables()},
         )
 
 
@@ -67,13 +68,17 @@ def _number(db: sqlite3.Connection, statement: str) -> int:
     return int(db.execute(statement).fetchone()[0])
 
 
-def _span(db: sqlite3.Connection, table: str) -> Span:
+def _windows(db: sqlite3.Connection) -> Span:
     # Apart, so that the first and the last are found by the index and not by going through all.
     count, first, last = (
-        db.execute(f"SELECT {what} FROM {table}").fetchone()[0]  # noqa: S608 names are our own constants
+        db.execute(f"SELECT {what} FROM windows").fetchone()[0]  # noqa: S608 our own words
         for what in ("count(*)", "min(start_ns)", "max(start_ns)")
     )
     return Span(count, first, last)
+
+
+def _rows(table: Table) -> Span:
+    return Span(table.count(), *(table.span() or (None, None)))
 
 
 def _size(path: Path) -> int:

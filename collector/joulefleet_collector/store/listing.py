@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
+from math import isnan
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,8 @@ from joulefleet_collector.rows import KINDS, SERVER_TAGS
 from joulefleet_collector.store import retention
 from joulefleet_collector.store.rollup import ROLLUPS
 from joulefleet_collector.store.store import NotKept
+from joulefleet_collector.store.sums import Block
+from joulefleet_collector.store.table import Table
 
 Grain = Literal["minute", "hour", "day"]
 START = "start"
@@ -69,13 +72,15 @@ def listing(db: sqlite3.Connection, wanted: Wanted) -> Listing:
     tags = _series(db, wanted.kind)
     labels = {name for one in tags.values() for name in one} - {*SERVER_TAGS, *shape.tags}
     rollup = next(one for one in ROLLUPS if one.name == wanted.grain)
-    found = db.execute(
-        f"SELECT start_ns, series, {', '.join(shape.sums)} FROM {rollup.table(wanted.kind)}"  # noqa: S608 names are our own constants
-        " WHERE start_ns >= ? AND start_ns < ? ORDER BY start_ns, series",
-        (wanted.since_ns, wanted.until_ns),
-    )
-    lines = (Line(start_ns, tags[series], tuple(sums)) for start_ns, series, *sums in found)
+    blocks = Table(db, wanted.kind, rollup).between(wanted.since_ns, wanted.until_ns)
+    lines = (line for block in blocks for line in _lines(block, tags))
     return Listing((*SERVER_TAGS, *shape.tags, *sorted(labels)), shape.sums, lines)
+
+
+def _lines(block: Block, tags: dict[int, dict[str, str]]) -> Iterator[Line]:
+    rows = zip(block.start_ns.tolist(), block.series.tolist(), block.values.tolist(), strict=True)
+    for start_ns, series, values in rows:
+        yield Line(start_ns, tags[series], tuple(None if isnan(value) else value for value in values))
 
 
 def _series(db: sqlite3.Connection, kind: str) -> dict[int, dict[str, str]]:

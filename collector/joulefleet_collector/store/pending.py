@@ -8,7 +8,6 @@ transaction as their windows, so that a crash loses none; whoever asks brings th
 
 import sqlite3
 from collections.abc import Sequence
-from functools import cache
 from itertools import groupby
 from weakref import WeakKeyDictionary
 from zlib import crc32
@@ -17,12 +16,12 @@ import msgspec
 import numpy as np
 import zstandard
 
-from joulefleet_collector.rows import KINDS, Row
+from joulefleet_collector.rows import Row
 from joulefleet_collector.sheet import COLUMNS, Shape, Sheet, SheetRows
-from joulefleet_collector.store import schema
 from joulefleet_collector.store.rollup import FLEET_KINDS, ROLLUPS, canonical, lasting
 from joulefleet_collector.store.store import MINUTE_NS, Accounted, StoreUnavailable
-from joulefleet_collector.store.sums import Block, Blocks, Ints, add_up, joined, lines, newest, pack, unpack
+from joulefleet_collector.store.sums import Block, Blocks, Ints, add_up, joined, newest, pack, unpack
+from joulefleet_collector.store.table import Table
 
 SHARDS = 64
 AT_ONCE = 32
@@ -176,16 +175,11 @@ def _opened(body: bytes) -> Blocks:
         raise StoreUnavailable("table pending", f"rows that wait are damaged: {error}", "put back a copy") from error
 
 
-@cache
-def _upsert(table: str, kind: str) -> str:
-    return schema.upsert(table, KINDS[kind].sums)
-
-
 def _write(db: sqlite3.Connection, blocks: Blocks) -> None:
     for kind, block in blocks.items():
         minutes = add_up(block, MINUTE_NS)
         for rollup in ROLLUPS:
             if kind in rollup.kinds:
                 sums = add_up(minutes, rollup.step_ns, rollup.fleet)
-                db.executemany(_upsert(rollup.table(kind), kind), lines(kind, sums))
+                Table(db, kind, rollup).add(sums)
         db.executemany(_NEWEST, newest(kind, block))

@@ -10,6 +10,7 @@ from joulefleet_collector.rows import KINDS
 from joulefleet_collector.store import counted
 from joulefleet_collector.store.rollup import MINUTE, Piece
 from joulefleet_collector.store.store import DAY_NS, NotKept
+from joulefleet_collector.store.table import Table
 
 WINDOWS_AT_ONCE = 2_000
 ROWS_AT_ONCE = 10_000
@@ -72,19 +73,10 @@ def _prune_windows(db: sqlite3.Connection, before_ns: int) -> int:
 def _prune_minutes(db: sqlite3.Connection, before_ns: int) -> int:
     removed = 0
     for kind in KINDS:
-        removed += _delete_rows(db, MINUTE.table(kind), before_ns, ROWS_AT_ONCE - removed)
+        removed += Table(db, kind, MINUTE).forget_before(before_ns, ROWS_AT_ONCE - removed)
     if removed and before_ns > minutes_from(db):
         db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (_MINUTES_FROM_NS, str(before_ns)))
     return removed
-
-
-def _delete_rows(db: sqlite3.Connection, table: str, before_ns: int, most: int) -> int:
-    removed = db.execute(
-        f"DELETE FROM {table} WHERE (start_ns, series) IN"  # noqa: S608 names are our own constants
-        f" (SELECT start_ns, series FROM {table} WHERE start_ns < ? ORDER BY start_ns, series LIMIT ?)",
-        (before_ns, most),
-    )
-    return removed.rowcount
 
 
 def _give_back(db: sqlite3.Connection) -> int:

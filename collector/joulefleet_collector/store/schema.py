@@ -1,12 +1,17 @@
 """The tables of the embedded store, made from the shapes of the rows."""
 
 import sqlite3
+from itertools import repeat
+
+import numpy as np
 
 from joulefleet_collector.rows import KINDS
 from joulefleet_collector.store.rollup import ROLLUPS, Rollup
 from joulefleet_collector.store.store import StoreUnavailable
+from joulefleet_collector.store.sums import Block
+from joulefleet_collector.store.table import ROWS_AT_ONCE, Table
 
-VERSION = 2
+VERSION = 3
 """Rises when an older program would misread the file; a new field of a row does not raise it."""
 COPIED = "copied"
 """Marks a copy: whoever opens it to write begins a new life of the store, with a new epoch."""
@@ -19,6 +24,9 @@ _SINCE_2 = (
         first_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
         PRIMARY KEY (server, timeline, step_ns, first_ns)) WITHOUT ROWID""",
 )
+_FIELDS = """CREATE TABLE fields (
+    kind TEXT NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, place)) WITHOUT ROWID"""
+"""Which field each column of a packed row of sums is."""
 _FIXED = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE windows (
@@ -34,6 +42,7 @@ _FIXED = (
     "CREATE TABLE series (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, tags TEXT NOT NULL, UNIQUE (kind, tags))",
     "CREATE TABLE latest (series INTEGER PRIMARY KEY, start_ns INTEGER NOT NULL, fields TEXT NOT NULL)",
     *_SINCE_2,
+    _FIELDS,
 )
 _FROM_1 = (
     "DROP INDEX windows_by_start",
@@ -57,7 +66,7 @@ def prepare(connection: sqlite3.Connection, where: str, epoch: str) -> None:
     if found == 0:
         _make(connection, where, epoch)
     elif found < VERSION:
-        _bring_up(connection)
+        _bring_up(connection, found)
     _add_missing_fields(connection)
     _live_anew(connection, epoch)
 
@@ -85,19 +94,38 @@ def _make(connection: sqlite3.Connection, where: str, epoch: str) -> None:
         raise StoreUnavailable(where, "a database that joulefleet did not make", "name another data folder")
     for statement in _FIXED:
         connection.execute(statement)
-    for _, _, name in tables():
-        connection.execute(
-            f"CREATE TABLE {name} (start_ns INTEGER NOT NULL, series INTEGER NOT NULL,"
-            " PRIMARY KEY (start_ns, series)) WITHOUT ROWID"
-        )
+    _make_sums(connection)
     connection.execute("INSERT INTO meta VALUES ('epoch', ?)", (epoch,))
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _bring_up(connection: sqlite3.Connection) -> None:
-    for statement in _FROM_1:
-        connection.execute(statement)
+def _make_sums(connection: sqlite3.Connection) -> None:
+    for _, _, name in tables():
+        connection.execute(f"CREATE TABLE {name} (number INTEGER PRIMARY KEY, sums BLOB NOT NULL)")
+
+
+def _bring_up(connection: sqlite3.Connection, found: int) -> None:
+    if found == 1:
+        for statement in _FROM_1:
+            connection.execute(statement)
+    connection.execute(_FIELDS)
+    _add_missing_fields(connection)
+    for rollup, kind, name in tables():
+        connection.execute(f"ALTER TABLE {name} RENAME TO unpacked")
+        connection.execute(f"CREATE TABLE {name} (number INTEGER PRIMARY KEY, sums BLOB NOT NULL)")
+        _pack(connection, Table(connection, kind, rollup), kind)
+        connection.execute("DROP TABLE unpacked")
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _pack(connection: sqlite3.Connection, table: Table, kind: str) -> None:
+    """Rows as version 2 kept them, a column for each field."""
+    present = {column[1] for column in connection.execute("PRAGMA table_info(unpacked)")}
+    fields = ", ".join(name if name in present else "NULL" for name in KINDS[kind].sums)
+    found = connection.execute(f"SELECT start_ns, series, {fields} FROM unpacked ORDER BY 1, 2")  # noqa: S608 names are our own constants
+    while rows := found.fetchmany(ROWS_AT_ONCE):
+        keys = np.array([row[:2] for row in rows], np.int64)
+        table.add(Block(keys[:, 0], keys[:, 1], keys[:, 1], np.array([row[2:] for row in rows], np.float64)))
 
 
 def _live_anew(connection: sqlite3.Connection, epoch: str) -> None:
@@ -107,19 +135,8 @@ def _live_anew(connection: sqlite3.Connection, epoch: str) -> None:
 
 
 def _add_missing_fields(connection: sqlite3.Connection) -> None:
-    for _, kind, name in tables():
-        present = {column[1] for column in connection.execute(f"PRAGMA table_info({name})")}
-        for field in KINDS[kind].sums:
-            if field not in present:
-                connection.execute(f"ALTER TABLE {name} ADD COLUMN {field} REAL")
-
-
-def upsert(table: str, fields: tuple[str, ...]) -> str:
-    """Statement that adds one row (start_ns, series, *fields) to a rollup; NULL is unknown and adds nothing."""
-    names = ", ".join(fields)
-    marks = ", ".join("?" * (len(fields) + 2))
-    adds = ", ".join(f"{name} = coalesce({name} + excluded.{name}, {name}, excluded.{name})" for name in fields)
-    return (
-        f"INSERT INTO {table} (start_ns, series, {names}) VALUES ({marks})"  # noqa: S608 names are our own constants
-        f" ON CONFLICT (start_ns, series) DO UPDATE SET {adds}"
-    )
+    for kind, shape in KINDS.items():
+        present = [name for (name,) in connection.execute("SELECT name FROM fields WHERE kind = ?", (kind,))]
+        missing = [name for name in shape.sums if name not in present]
+        places = range(len(present), len(present) + len(missing))
+        connection.executemany("INSERT INTO fields VALUES (?, ?, ?)", zip(repeat(kind), places, missing))

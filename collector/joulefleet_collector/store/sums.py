@@ -8,7 +8,6 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from joulefleet_collector.rows import KINDS
 from joulefleet_collector.sheet import COLUMNS, Floats, known
 
 Ints = NDArray[np.int64]
@@ -60,12 +59,6 @@ def add_up(block: Block, step_ns: int, fleet: bool = False) -> Block:
     sums = np.add.reduceat(np.where(unknown, 0.0, values), first, axis=0)
     sums[np.logical_and.reduceat(unknown, first, axis=0)] = np.nan
     return Block(start[first], series[first], block.fleet[order][first], sums)
-
-
-def lines(kind: str, block: Block) -> Iterator[tuple[int | float, ...]]:
-    """(start, series, *sums) of each row, as SQLite takes them; it keeps NaN as NULL."""
-    sums = block.values[:, : len(KINDS[kind].sums)]
-    return zip(block.start_ns.tolist(), block.series.tolist(), *sums.T.tolist(), strict=True)
 
 
 def newest(kind: str, block: Block) -> Iterator[tuple[int, int, str]]:

@@ -2,12 +2,15 @@
 
 import sqlite3
 from contextlib import closing
+from math import isnan
 
 import pytest
 
+from joulefleet.grid import HOUR_NS
 from joulefleet_collector.rows import KINDS
 from joulefleet_collector.store import schema
-from joulefleet_collector.store.store import StoreUnavailable
+from joulefleet_collector.store.store import DAY_NS, StoreUnavailable
+from joulefleet_collector.store.table import Table
 
 
 @pytest.fixture
@@ -15,11 +18,16 @@ def db() -> sqlite3.Connection:
     return sqlite3.connect(":memory:", isolation_level=None)
 
 
-def test_every_kind_has_a_table_for_every_grain_with_every_sum(db: sqlite3.Connection) -> None:
+def test_every_kind_has_a_table_for_every_grain_and_a_column_for_every_sum(db: sqlite3.Connection) -> None:
     schema.prepare(db, "here", "e")
-    for _, kind, name in schema.tables():
-        columns = {line[1] for line in db.execute(f"PRAGMA table_info({name})")}
-        assert columns == {"start_ns", "series", *KINDS[kind].sums}
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert {name for _, _, name in schema.tables()} <= tables
+    for kind, shape in KINDS.items():
+        assert fields(db, kind) == list(enumerate(shape.sums))
+
+
+def fields(db: sqlite3.Connection, kind: str) -> list[tuple[int, str]]:
+    return db.execute("SELECT place, name FROM fields WHERE kind = ? ORDER BY place", (kind,)).fetchall()
 
 
 def test_preparing_again_keeps_the_first_epoch(db: sqlite3.Connection) -> None:
@@ -28,21 +36,12 @@ def test_preparing_again_keeps_the_first_epoch(db: sqlite3.Connection) -> None:
     assert db.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchall() == [("first",)]
 
 
-def test_a_field_that_rows_gained_is_added_and_unknown_before(db: sqlite3.Connection) -> None:
+def test_a_field_that_rows_gained_is_added_behind_the_others(db: sqlite3.Connection) -> None:
     schema.prepare(db, "here", "e")
-    db.execute("INSERT INTO agent_day (start_ns, series, windows) VALUES (0, 1, 5)")
-    db.execute("ALTER TABLE agent_day DROP COLUMN cpu_s")
+    db.execute("DELETE FROM fields WHERE kind = 'agent' AND place > 0")
+    db.execute("UPDATE fields SET name = 'gone' WHERE kind = 'agent'")
     schema.prepare(db, "here", "e")
-    assert db.execute("SELECT windows, cpu_s FROM agent_day").fetchall() == [(5.0, None)]
-
-
-def test_an_upsert_adds_and_null_is_unknown(db: sqlite3.Connection) -> None:
-    schema.prepare(db, "here", "e")
-    statement = schema.upsert("agent_day", ("windows", "cpu_s", "energy_j"))
-    db.execute(statement, (0, 1, 1.0, None, None))
-    db.execute(statement, (0, 1, 2.0, 4.0, None))
-    db.execute(statement, (0, 1, None, None, None))
-    assert db.execute("SELECT windows, cpu_s, energy_j FROM agent_day").fetchall() == [(3.0, 4.0, None)]
+    assert fields(db, "agent") == list(enumerate(("gone", *KINDS["agent"].sums)))
 
 
 def test_newer_and_foreign_files_are_refused(db: sqlite3.Connection) -> None:
@@ -55,18 +54,44 @@ def test_newer_and_foreign_files_are_refused(db: sqlite3.Connection) -> None:
             schema.prepare(other, "here", "e")
 
 
-def test_a_file_of_version_1_is_brought_up_and_keeps_what_it_has(db: sqlite3.Connection) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_file_is_brought_up_and_keeps_what_it_has(db: sqlite3.Connection, version: int) -> None:
     schema.prepare(db, "here", "e")
     made = _made(db)
-    db.executescript(
-        """DROP TABLE counted; DROP TABLE pending; DROP INDEX windows_by_start;
-        CREATE INDEX windows_by_start ON windows (start_ns);
-        INSERT INTO windows VALUES (1, 'a', 1, 1, 0, 0, x''); PRAGMA user_version = 1"""
-    )
+    _as_it_was(db, version)
+    db.execute("INSERT INTO windows VALUES (1, 'a', 1, 1, 0, 0, x'')")
+    db.execute("INSERT INTO agent_hour (start_ns, series, windows, cpu_s) VALUES (?, 7, 5, 0.5)", (3 * HOUR_NS,))
+    db.execute("INSERT INTO agent_hour (start_ns, series, windows) VALUES (?, 8, 0)", (4 * HOUR_NS,))
     schema.prepare(db, "here", "never")
     assert _made(db) == made
     assert db.execute("SELECT server FROM windows").fetchall() == [("a",)]
+    hour = next(rollup for rollup, kind, name in schema.tables() if name == "agent_hour")
+    (block,) = Table(db, "agent", hour).between(0, DAY_NS)
+    assert block.start_ns.tolist() == [3 * HOUR_NS, 4 * HOUR_NS] and block.series.tolist() == [7, 8]
+    kept = [dict(zip(KINDS["agent"].sums, row, strict=True)) for row in block.values.tolist()]
+    assert [{name: value for name, value in row.items() if not isnan(value)} for row in kept] == [
+        {"windows": 5.0, "cpu_s": 0.5},
+        {"windows": 0.0},
+    ]
     schema.check(db, "here")
+
+
+def _as_it_was(db: sqlite3.Connection, version: int) -> None:
+    """The tables of an older version; one of them lacks a field that rows have gained since."""
+    for _, kind, name in schema.tables():
+        columns = ", ".join(f"{field} REAL" for field in KINDS[kind].sums if field != "energy_j" or kind != "agent")
+        db.execute(f"DROP TABLE {name}")
+        db.execute(
+            f"CREATE TABLE {name} (start_ns INTEGER NOT NULL, series INTEGER NOT NULL, {columns},"
+            " PRIMARY KEY (start_ns, series)) WITHOUT ROWID"
+        )
+    db.execute("DROP TABLE fields")
+    if version == 1:
+        db.executescript(
+            """DROP TABLE counted; DROP TABLE pending; DROP INDEX windows_by_start;
+            CREATE INDEX windows_by_start ON windows (start_ns)"""
+        )
+    db.execute(f"PRAGMA user_version = {version}")
 
 
 def _made(db: sqlite3.Connection) -> set[tuple[str, str]]:

@@ -9,10 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet_collector.rows import KINDS
 from joulefleet_collector.sheet import COLUMNS
 from joulefleet_collector.store import sums
-from joulefleet_collector.store.sums import Block, add_up, joined, lines, newest, pack, unpack
+from joulefleet_collector.store.sums import Block, add_up, joined, newest, pack, unpack
 
 KIND = "agent"
 WIDTH = len(COLUMNS[KIND])
@@ -75,11 +74,6 @@ def test_damaged_bytes_are_noticed() -> None:
     for harmed in (body[:-1], body[:-3] + b"abc", b"x", zstandard.compress(b"\xc0")):
         with pytest.raises((zstandard.ZstdError, msgspec.DecodeError, msgspec.ValidationError)):
             unpack(harmed)
-
-
-def test_lines_hold_what_adds_up() -> None:
-    told: Told = [(60, 7, [float(number) for number in range(WIDTH)])]
-    assert list(lines(KIND, block(told))) == [(60, 7, *map(float, range(len(KINDS[KIND].sums))))]
 
 
 def test_the_newest_row_of_each_series_with_what_is_known() -> None:
