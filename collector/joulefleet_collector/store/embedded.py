@@ -49,15 +49,16 @@ _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 _OVERLAPS = """
 SELECT a.server, a.timeline, b.timeline,
        min(max(a.start_ns, b.start_ns)), max(min(a.start_ns + a.step_ns, b.start_ns + b.step_ns))
-FROM timelines s JOIN timelines t
+FROM timelines s CROSS JOIN timelines t
   ON t.server = s.server AND t.timeline > s.timeline AND t.first_ns < s.end_ns AND s.first_ns < t.end_ns
-JOIN windows a
+CROSS JOIN windows a
   ON a.server = s.server AND a.timeline = s.timeline AND a.start_ns >= ? AND a.start_ns < ?
-JOIN windows b
+CROSS JOIN windows b
   ON b.server = t.server AND b.timeline = t.timeline
  AND b.start_ns > a.start_ns - ? AND b.start_ns < a.start_ns + a.step_ns AND a.start_ns < b.start_ns + b.step_ns
 GROUP BY a.server, a.timeline, b.timeline ORDER BY 1, 4, 2, 3
 """
+"""CROSS JOIN keeps the order: windows are looked at only where two timelines of a server meet, and those are few."""
 
 _WINDOW = (
     "INSERT INTO windows (server, timeline, step_ns, start_ns, received_ns, body) VALUES (?, ?, ?, ?, ?, ?)"
