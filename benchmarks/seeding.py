@@ -2,7 +2,8 @@
 
 Windows of an hour stand for all days but the last: they leave the same rows by hour and day as windows of a minute, and
 a sixtieth of the rows by minute. The last day is made of windows of a minute. One day by hour and a few minutes are
-simulated and accounted; the others are the same rows at other times. Bodies of windows are left empty.
+simulated and accounted, of UNLIKE servers; the others are the same rows at other times and under other names. Bodies
+of windows are left empty.
 """
 
 import sys
@@ -24,6 +25,8 @@ from joulefleet_collector.sheet import COLUMNS, Sheet, SheetRows
 from joulefleet_collector.store.rollup import canonical
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, Accounted
 
+UNLIKE = 100
+"""Servers that differ in more than their name."""
 MINUTES = 4
 """Simulated by minute; they come again and again."""
 _PLACES = {kind: place for place, kind in enumerate(KINDS)}
@@ -54,8 +57,9 @@ class Seed:
     def __init__(self, servers: int, days: int) -> None:
         self.servers, self.days = servers, days
         self._sheets: dict[tuple[str, ...], Sheet] = {}
-        hours = Scenario(servers=servers, days=1, step_s=ns_to_s(HOUR_NS))
-        minutes = Scenario(servers=servers, days=MINUTES * MINUTE_NS / DAY_NS, step_s=ns_to_s(MINUTE_NS))
+        unlike = min(servers, UNLIKE)
+        hours = Scenario(servers=unlike, days=1, step_s=ns_to_s(HOUR_NS))
+        minutes = Scenario(servers=unlike, days=MINUTES * MINUTE_NS / DAY_NS, step_s=ns_to_s(MINUTE_NS))
         self.first_ns = hours.begin_ns
         self._of_hours = self._simulated(hours)
         self._of_minutes = self._simulated(minutes)
@@ -72,7 +76,7 @@ class Seed:
 
     @property
     def server(self) -> str:
-        """One of the servers: the last, which has boards of its own kind."""
+        """One of the servers."""
         return self._of_hours[0][0].window.server
 
     def writes(self) -> Iterator[list[Accounted]]:
@@ -90,18 +94,24 @@ class Seed:
         windows = scenario.servers * (scenario.end_ns - scenario.begin_ns) // scenario.step_ns
         for number, (window,) in enumerate(groups(roster(scenario), True, 1)):
             told(f"simulating windows of {scenario.step_s:g} s", number, windows)
-            key = Key(window.server, window.timeline, window.start_ns, window.step_ns)
-            rows = self._as_sheet(account(window, policy))
-            by_start.setdefault(window.start_ns, []).append(Accounted(key, b"", rows))
+            rows = sorted(account(window, policy), key=lambda row: _PLACES[row.kind])
+            values = np.array([row.fields.get(name, np.nan) for row in rows for name in COLUMNS[row.kind]])
+            of = by_start.setdefault(window.start_ns, [])
+            for name in self._names(window.server):
+                key = Key(name, window.timeline, window.start_ns, window.step_ns)
+                of.append(Accounted(key, b"", SheetRows(self._sheet(name, rows), window.start_ns, values)))
         return [by_start[start] for start in sorted(by_start)]
 
-    def _as_sheet(self, rows: Sequence[Row]) -> SheetRows:
-        ordered = sorted(rows, key=lambda row: _PLACES[row.kind])
-        names = tuple(row.kind + canonical(row.tags) for row in ordered)
-        if names not in self._sheets:
-            self._sheets[names] = Sheet({}, [(row.kind, row.tags) for row in ordered])
-        values = [row.fields.get(name, np.nan) for row in ordered for name in COLUMNS[row.kind]]
-        return SheetRows(self._sheets[names], ordered[0].start_ns, np.array(values))
+    def _names(self, server: str) -> list[str]:
+        place = int(server.rpartition("-")[2])
+        return [f"sim-{one:05d}" for one in range(place, self.servers + 1, UNLIKE)]
+
+    def _sheet(self, name: str, rows: Sequence[Row]) -> Sheet:
+        named = (name, *(row.kind + canonical(row.tags) for row in rows))
+        if named not in self._sheets:
+            own = [(row.kind, {tag: text for tag, text in row.tags.items() if tag != "server"}) for row in rows]
+            self._sheets[named] = Sheet({"server": name}, own)
+        return self._sheets[named]
 
 
 def _moved(windows: Sequence[Accounted], start_ns: int) -> list[Accounted]:

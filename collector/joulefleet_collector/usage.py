@@ -22,6 +22,17 @@ GAINS: dict[str, float] = {"reference": 0.01, "platform": 0.03, "onboard": 0.05,
 EDGE_NOTED = 0.05
 """Edge bound from which a note advises a longer time."""
 _WHOLE = 1 - 1e-9
+_BY_GRADE = tuple((name, f"{name}_j") for name in GRADES)
+_BY_METHOD = tuple((name, f"by_{name}_j") for name in METHODS)
+_CLASS_GAINS = tuple((f"class_{name}_j", gain) for name, gain in GAINS.items())
+_UNMETERED = tuple(f"unmetered_{name}" for name in COUNT_FIELDS)
+_COUNTS = (*COUNT_FIELDS, *_UNMETERED, *(f"late_{name}" for name in COUNT_FIELDS))
+
+_MADE_FROM = {
+    "output_tokens_per_joule": "joules_per_output_token",
+    "wh_per_1k_requests": "joules_per_request",
+    "kwh_per_million_output_tokens": "joules_per_output_token",
+}
 
 Figures = dict[str, object]
 
@@ -43,6 +54,7 @@ RATIOS = (
     Ratio("joules_per_request_active", "requests_active_j", "requests_ok", "finished requests"),
     Ratio("joules_per_total_token_active", "total_tokens_active_j", "total_tokens", "prompt, cached and output tokens"),
 )
+_RATIO_NAMES = tuple(ratio.name for ratio in RATIOS)
 
 
 def usage_figures(total: Total) -> Figures:
@@ -61,11 +73,9 @@ def usage_figures(total: Total) -> Figures:
         "energy_j": energy_j,
         "active_j": sums.get("active_j"),
         "idle_j": sums.get("idle_j"),
-        "joules_by_grade": nonzero(sums, GRADES, "{}_j"),
-        "joules_by_method": nonzero(sums, METHODS, "by_{}_j"),
-        **{name: sums.get(name) for name in COUNT_FIELDS},
-        **{f"unmetered_{name}": sums.get(f"unmetered_{name}") for name in COUNT_FIELDS},
-        **{f"late_{name}": sums.get(f"late_{name}") for name in COUNT_FIELDS},
+        "joules_by_grade": nonzero(sums, _BY_GRADE),
+        "joules_by_method": nonzero(sums, _BY_METHOD),
+        **dict(zip(_COUNTS, map(sums.get, _COUNTS), strict=True)),
         "idle_default_share": share(sums.get("idle_default_j"), energy_j),
         "measured_share": measured_share(sums, energy_j),
         "relative_uncertainty": relative_uncertainty(sums),
@@ -86,21 +96,21 @@ def status(covered: float | None) -> str:
 
 
 def _ratios(sums: Mapping[str, float], covered: float | None) -> tuple[dict[str, float], dict[str, str]]:
+    if covered is None or status(covered) == "refused":
+        reason = f"coverage too low: {covered or 0:.1%} of the time pairs, {PARTIAL_COVERAGE:.0%} is needed"
+        return {}, dict.fromkeys(_RATIO_NAMES, reason)
     ratios: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for ratio in RATIOS:
-        reason = _refused(ratio, sums, covered)
-        if reason:
+        if reason := _refused(ratio, sums):
             reasons[ratio.name] = reason
         else:
             ratios[ratio.name] = sums[ratio.joules] / sums[ratio.count]
     return ratios, reasons
 
 
-def _refused(ratio: Ratio, sums: Mapping[str, float], covered: float | None) -> str:
-    """Why this figure cannot be given; empty where it can."""
-    if covered is None or status(covered) == "refused":
-        return f"coverage too low: {covered or 0:.1%} of the time pairs, {PARTIAL_COVERAGE:.0%} is needed"
+def _refused(ratio: Ratio, sums: Mapping[str, float]) -> str:
+    """Why this figure cannot be given where coverage is enough; empty where it can."""
     if ratio.count not in sums:
         return f"no {ratio.what} counted: the engine does not tell them"
     if sums[ratio.count] <= 0:
@@ -112,17 +122,12 @@ def _refused(ratio: Ratio, sums: Mapping[str, float], covered: float | None) -> 
 
 def _all_figures(ratios: Mapping[str, float], reasons: dict[str, str]) -> dict[str, float | None]:
     """The ratios and what follows from them; a figure made from a refused one is refused for the same reason."""
-    figures: dict[str, float | None] = {ratio.name: ratios.get(ratio.name) for ratio in RATIOS}
+    figures: dict[str, float | None] = {name: ratios.get(name) for name in _RATIO_NAMES}
     per_token, per_request = figures["joules_per_output_token"], figures["joules_per_request"]
     figures["output_tokens_per_joule"] = 1 / per_token if per_token else None
     figures["wh_per_1k_requests"] = None if per_request is None else wh_per_thousand(per_request)
     figures["kwh_per_million_output_tokens"] = None if per_token is None else kwh_per_million(per_token)
-    made_from = {
-        "output_tokens_per_joule": "joules_per_output_token",
-        "wh_per_1k_requests": "joules_per_request",
-        "kwh_per_million_output_tokens": "joules_per_output_token",
-    }
-    for name, origin in made_from.items():
+    for name, origin in _MADE_FROM.items():
         if figures[name] is None:
             reasons[name] = reasons.get(origin, "no energy was used")
     return figures
@@ -139,9 +144,9 @@ def share(part: float | None, whole: float | None) -> float | None:
     return part / whole if part is not None and whole else None
 
 
-def nonzero(sums: Mapping[str, float], names: Iterable[str], form: str) -> dict[str, float]:
-    """The known and non-zero ones of these sums, by name."""
-    return {name: sums[form.format(name)] for name in names if sums.get(form.format(name))}
+def nonzero(sums: Mapping[str, float], named: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """The known and non-zero ones of these sums; each is told by its name and its field."""
+    return {name: joules for name, field in named if (joules := sums.get(field))}
 
 
 def measured_share(sums: Mapping[str, float], energy_j: float | None) -> float | None:
@@ -163,7 +168,7 @@ def relative_uncertainty(sums: Mapping[str, float]) -> float | None:
     energy_j = known_sum(sums, ("active_j", "idle_j"))
     if not energy_j or energy_j <= 0:
         return None
-    gains = [sums.get(f"class_{name}_j", 0.0) / energy_j * gain for name, gain in GAINS.items()]
+    gains = [sums.get(field, 0.0) / energy_j * gain for field, gain in _CLASS_GAINS]
     allocation = sums.get("allocation_j", 0.0) / energy_j
     edge = (edge_bound(sums) or 0.0) / math.sqrt(3)
     independent = math.sqrt(sums.get("independent_j2", 0.0)) / energy_j
@@ -195,6 +200,6 @@ def ledger_figures(total: Total) -> Figures:
         **{name: sums.get(name) for name in (*names, *apart)},
         "coverage": covered,
         "mean_power_w": power_w if (covered or 0) >= OK_COVERAGE else None,
-        "joules_by_grade": nonzero(sums, GRADES, "{}_j"),
-        **{f"unmetered_{name}": sums.get(f"unmetered_{name}") for name in COUNT_FIELDS},
+        "joules_by_grade": nonzero(sums, _BY_GRADE),
+        **{name: sums.get(name) for name in _UNMETERED},
     }
