@@ -3,9 +3,11 @@
 Windows of an hour stand for all days but the last: they leave the same rows by hour and day as windows of a minute, and
 a sixtieth of the rows by minute. The last day is made of windows of a minute. One day by hour and a few minutes are
 simulated and accounted, of UNLIKE servers; the others are the same rows at other times and under other names. Bodies
-of windows are left empty.
+of windows are left empty. In the embedded store the first day and the last day's first hour are written as windows, and
+their rows of sums are then copied to the other days and hours, in the file.
 """
 
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +24,12 @@ from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.rows import KINDS, Row
 from joulefleet_collector.sheet import COLUMNS, Sheet, SheetRows
+from joulefleet_collector.store import schema
 from joulefleet_collector.store.rollup import canonical
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, Accounted
+from joulefleet_collector.store.table import Table
 
+HOURS = 24
 UNLIKE = 100
 """Servers that differ in more than their name."""
 MINUTES = 4
@@ -79,14 +84,36 @@ class Seed:
         """One of the servers."""
         return self._of_hours[0][0].window.server
 
+    def hours(self, day: int) -> Iterator[list[Accounted]]:
+        """What is written at once, one window of every server, for each hour of a day."""
+        for hour in range(HOURS):
+            yield _moved(self._of_hours[hour], self.first_ns + day * DAY_NS + hour * HOUR_NS)
+
+    def minutes(self, hour: int) -> Iterator[list[Accounted]]:
+        """The same for each minute of an hour of the last day; the first one tells the facts."""
+        for minute in range(60):
+            like = 1 + minute % (MINUTES - 1) if minute else 0
+            yield _moved(self._of_minutes[like], self.last_day_ns + hour * HOUR_NS + minute * MINUTE_NS)
+
     def writes(self) -> Iterator[list[Accounted]]:
-        """What is written at once: one window of every server."""
-        for hour in range(24 * (self.days - 1)):
-            yield _moved(self._of_hours[hour % 24], self.first_ns + hour * HOUR_NS)
-        for minute in range(24 * 60):
-            # The first minute of an hour tells the facts; the others come in turn.
-            like = 1 + minute % (MINUTES - 1) if minute % 60 else 0
-            yield _moved(self._of_minutes[like], self.last_day_ns + minute * MINUTE_NS)
+        """All of them."""
+        for day in range(self.days - 1):
+            yield from self.hours(day)
+        for hour in range(HOURS):
+            yield from self.minutes(hour)
+
+    def copy(self, db: sqlite3.Connection) -> None:
+        """Have the rows of the first day on all days but the last, and those of the last day's first hour in all hours.
+
+        Nothing else may have been written.
+        """
+        for place, (rollup, kind, name) in enumerate(schema.tables()):
+            told("copying rows of sums, tables", place, len(schema.tables()))
+            table = Table(db, kind, rollup)
+            for day in range(1, self.days - 1):
+                _copy(db, name, table, (self.first_ns, DAY_NS), self.first_ns + day * DAY_NS)
+            for hour in range(1, HOURS if rollup.step_ns <= HOUR_NS else 0):
+                _copy(db, name, table, (self.last_day_ns, HOUR_NS), self.last_day_ns + hour * HOUR_NS)
 
     def _simulated(self, scenario: Scenario) -> list[list[Accounted]]:
         """Windows with their rows by start."""
@@ -112,6 +139,14 @@ class Seed:
             own = [(row.kind, {tag: text for tag, text in row.tags.items() if tag != "server"}) for row in rows]
             self._sheets[named] = Sheet({"server": name}, own)
         return self._sheets[named]
+
+
+def _copy(db: sqlite3.Connection, name: str, table: Table, of_ns: tuple[int, int], to_ns: int) -> None:
+    first, end = table.first_number(of_ns[0]), table.first_number(sum(of_ns))
+    db.execute(
+        f"INSERT INTO {name} SELECT number + ?, sums FROM {name} WHERE number >= ? AND number < ?",
+        (table.first_number(to_ns) - first, first, end),
+    )
 
 
 def _moved(windows: Sequence[Accounted], start_ns: int) -> list[Accounted]:

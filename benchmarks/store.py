@@ -36,7 +36,6 @@ from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.influx_wire import Wire
 from joulefleet_collector.store.influxdb import InfluxStore
 from joulefleet_collector.store.lines import lines
-from joulefleet_collector.store.retention import Keep
 from joulefleet_collector.store.store import DAY_NS, Question, Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -77,21 +76,24 @@ def warm(act: Callable[[], object]) -> dict[str, float]:
     return {"warm ms": statistics.median(one[0] for one in took), "CPU ms": statistics.median(one[1] for one in took)}
 
 
-def filled(folder: Path, seed: Seed) -> Table:
-    """Fill the store, and what that took."""
-    spent_s, windows, whole = 0.0, 0, 24 * (seed.days - 1) + 24 * 60
+def filled(folder: Path, seed: Seed) -> dict[str, Table]:
+    """Fill the store: what that took, and what rows take as the store itself left them."""
+    spent_s, windows = 0.0, 0
     with closing(EmbeddedStore(folder, lambda: "benchmark")) as store:
-        for number, accounted in enumerate(seed.writes()):
-            told("writing windows of all servers", number, whole)
+        for number, accounted in enumerate((*seed.hours(0), *seed.minutes(0))):
+            told("writing windows of all servers", number, 84)
             began_s = time.process_time()
             store.write(accounted, accounted[0].window.end_ns)
             spent_s, windows = spent_s + time.process_time() - began_s, windows + len(accounted)
         began_s = time.process_time()
         store.settle()
         spent_s += time.process_time() - began_s
-        while store.prune(Keep(), seed.end_ns).more:
-            pass
-    return {"write": {"windows": windows, "CPU us a window": spent_s / windows * 1e6}}
+    of_rows = sizes(folder / FILE_NAME)
+    cost = {"windows": windows, "CPU us a window": spent_s / windows * 1e6}
+    cost["CPU us a row of sums"] = spent_s / of_rows["all"]["rows"] * 1e6
+    with closing(sqlite3.connect(folder / FILE_NAME)) as db, db:
+        seed.copy(db)
+    return {"embedded, writing": {"write": cost}, "embedded, rows of sums as written": of_rows}
 
 
 def sizes(path: Path) -> Table:
@@ -136,9 +138,15 @@ def asks_http(folder: Path, seed: Seed) -> Table:
             asked = [("since", rfc3339(question.since_ns)), ("until", rfc3339(question.until_ns)), *where]
             asked += [("by", ",".join(by)), ("step", question.step)]
             url = f"http://{collector.host}:{collector.port}/v1/usage?{urlencode(asked)}"
-            body = urlopen(url).read()
+            body, cpu_s = urlopen(url).read(), collector.cpu_s()
             took = statistics.median(ms(lambda url=url: urlopen(url).read())[0] for _ in range(TIMES))  # type: ignore[misc]  # now, not later
-            found[name] = {"rows": len(json.loads(body)["rows"]), "MB": bytes_to_mb(len(body)), "warm ms": took}
+            cpu_ms = (collector.cpu_s() - cpu_s) / TIMES * 1e3
+            found[name] = {
+                "rows": len(json.loads(body)["rows"]),
+                "MB": bytes_to_mb(len(body)),
+                "warm ms": took,
+                "CPU ms": cpu_ms,
+            }
     finally:
         collector.end()
     return found
@@ -157,7 +165,7 @@ def on_influxdb(program: str, folder: Path, end_ns: int) -> Iterator[InfluxStore
 def influxdb(program: str, seed: Seed) -> tuple[Table, Table]:
     """What filling it took, and milliseconds of every question."""
     with tempfile.TemporaryDirectory() as name, on_influxdb(program, Path(name), seed.end_ns) as store:
-        rows, began_s, whole = 0, time.perf_counter(), 24 * (seed.days - 1) + 24 * 60
+        rows, began_s, whole = 0, time.perf_counter(), 24 * (seed.days - 1 + 60)
         for number, accounted in enumerate(seed.writes()):
             told("writing rows to InfluxDB", number, whole)
             rows += sum(len(one.rows) for one in accounted)
@@ -192,11 +200,11 @@ def line_protocol(seed: Seed) -> Table:
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Table]:
     """All tables."""
-    seed, tables = Seed(options.servers, options.days), dict[str, Table]()
-    if not (folder / "seeded").exists():
-        tables["embedded, filling"] = filled(folder, seed)
-        (folder / "seeded").touch()
-    tables["embedded, rows of sums"] = sizes(folder / FILE_NAME)
+    seed, tables, kept = Seed(options.servers, options.days), dict[str, Table](), folder / "filled.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(filled(folder, seed)))
+    tables |= json.loads(kept.read_text())
+    tables["embedded, file"] = {"file": {"MB": bytes_to_mb((folder / FILE_NAME).stat().st_size)}}
     tables["embedded, questions"] = asks_embedded(folder, seed)
     tables["embedded, by GET /v1/usage"] = asks_http(folder, seed)
     tables["line protocol"] = line_protocol(seed)
