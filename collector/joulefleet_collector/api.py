@@ -154,7 +154,8 @@ def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
     usage = store.ask(_question("usage", asked, asked.step, by, asked.where))
     ledger_by = tuple(tag for tag in by if tag not in ENGINE_TAGS)
     ledger = store.ask(_question("ledger", asked, "none", ledger_by, of_server))
-    rows = [{**_start(total.start_ns), **usage_figures(total)} for total in usage]
+    starts = {start_ns: _start(start_ns) for start_ns in {total.start_ns for total in usage}}
+    rows = [starts[total.start_ns] | usage_figures(total) for total in usage]
     entries = [ledger_figures(total) for total in ledger]
     agents = [row for row in store.latest("agent") if _concerns(row, asked, of_server)]
     live = {(row.tags.get("server"), row.tags.get("timeline")) for row in agents if "rss_bytes" in row.fields}

@@ -108,12 +108,14 @@ def _loss(row: Row) -> Notice:
 def _unmatched(usage: Sequence[Total], ledger: Sequence[Total]) -> list[Notice]:
     """One per boundary, simulated and real apart."""
     found = []
-    for key in sorted({_apart(total) for total in (*usage, *ledger)}):
-        joules = _summed(ledger, key, "unmatched_j")
-        requests, tokens = _summed(usage, key, "unmetered_requests_ok"), _summed(usage, key, "unmetered_output_tokens")
+    of_usage, of_ledger = _by_boundary(usage), _by_boundary(ledger)
+    for key in sorted(of_usage.keys() | of_ledger.keys()):
+        used = of_usage.get(key, [])
+        joules = _summed(of_ledger.get(key, []), "unmatched_j")
+        requests, tokens = _summed(used, "unmetered_requests_ok"), _summed(used, "unmetered_output_tokens")
         if not (joules or requests or tokens):
             continue
-        unpaired_s = _summed(usage, key, "window_s") - _summed(usage, key, "paired_s")
+        unpaired_s = _summed(used, "window_s") - _summed(used, "paired_s")
         found.append(
             {
                 "code": "unmatched",
@@ -134,13 +136,15 @@ def _restarts(usage: Sequence[Total]) -> list[Notice]:
     """One per combination of tags; each boundary repeats the same restarts."""
     most: dict[tuple[tuple[str, str], ...], float] = {}
     for total in usage:
+        if not total.fields.get("restarts"):
+            continue
         key = tuple(sorted((name, value) for name, value in total.tags.items() if name != "boundary"))
         step = (("start", str(total.start_ns)),)
-        most[key + step] = max(most.get(key + step, 0.0), total.fields.get("restarts", 0.0))
+        most[key + step] = max(most.get(key + step, 0.0), total.fields["restarts"])
     counts: dict[tuple[tuple[str, str], ...], float] = {}
     for key, restarts in most.items():
         counts[key[:-1]] = counts.get(key[:-1], 0.0) + restarts
-    return [_restart(dict(key), restarts) for key, restarts in sorted(counts.items()) if restarts]
+    return [_restart(dict(key), restarts) for key, restarts in sorted(counts.items())]
 
 
 def _restart(tags: dict[str, str], restarts: float) -> Notice:
@@ -157,8 +161,8 @@ def _restart(tags: dict[str, str], restarts: float) -> Notice:
 
 def _modelled(ledger: Sequence[Total]) -> list[Notice]:
     found = []
-    for key in sorted({_apart(total) for total in ledger}):
-        joules, metered = _summed(ledger, key, "modelled_j"), _summed(ledger, key, "metered_j")
+    for key, totals in sorted(_by_boundary(ledger).items()):
+        joules, metered = _summed(totals, "modelled_j"), _summed(totals, "metered_j")
         if joules and metered:
             found.append(
                 {
@@ -176,8 +180,8 @@ def _modelled(ledger: Sequence[Total]) -> list[Notice]:
 
 def _catalogue(usage: Sequence[Total]) -> list[Notice]:
     found = []
-    for key in sorted({_apart(total) for total in usage}):
-        joules = _summed(usage, key, "idle_default_j")
+    for key, totals in sorted(_by_boundary(usage).items()):
+        joules = _summed(totals, "idle_default_j")
         if joules:
             found.append(
                 {
@@ -191,13 +195,17 @@ def _catalogue(usage: Sequence[Total]) -> list[Notice]:
     return found
 
 
-def _apart(total: Total) -> tuple[str, str]:
-    return (total.tags.get("boundary", ""), total.tags.get("simulated", ""))
+def _by_boundary(totals: Sequence[Total]) -> dict[tuple[str, str], list[Total]]:
+    """By boundary, simulated and real apart."""
+    found: dict[tuple[str, str], list[Total]] = {}
+    for total in totals:
+        found.setdefault((total.tags.get("boundary", ""), total.tags.get("simulated", "")), []).append(total)
+    return found
 
 
 def _named(key: tuple[str, str]) -> Notice:
     return {"boundary": key[0], "simulated": key[1] == "true"}
 
 
-def _summed(totals: Sequence[Total], key: tuple[str, str], field: str) -> float:
-    return sum(total.fields.get(field, 0.0) for total in totals if _apart(total) == key)
+def _summed(totals: Sequence[Total], field: str) -> float:
+    return sum(total.fields.get(field, 0.0) for total in totals)

@@ -6,6 +6,7 @@ are read in order.
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 
 import msgspec
 import numpy as np
@@ -65,11 +66,20 @@ def answer(
     if not found:
         return
     total = add_up(joined({"": block} for block in found)[""], step_ns or 1)
-    for start_ns, group, values in zip(
-        *map(np.ndarray.tolist, (total.start_ns, total.series, total.values)), strict=True
+    for start_ns, group, sums in zip(
+        total.start_ns.tolist(), total.series.tolist(), _known(fields, total), strict=True
     ):
-        tags = dict(zip(question.by, groups[group], strict=True))
-        yield Total(start_ns if step_ns else None, tags, known(fields, values))
+        yield Total(start_ns if step_ns else None, dict(zip(question.by, groups[group], strict=True)), sums)
+
+
+def _known(fields: Sequence[str], total: Block) -> Iterator[dict[str, float]]:
+    """The known sums of each row. Mostly the same fields are unknown in all rows, and are left out of all at once."""
+    unknown = np.isnan(total.values)
+    told = np.logical_not(unknown.all(axis=0))
+    names, values = tuple(compress(fields, told.tolist())), total.values[:, told].tolist()
+    if unknown[:, told].any():
+        return (known(names, row) for row in values)
+    return (dict(zip(names, row, strict=True)) for row in values)
 
 
 def choose(db: sqlite3.Connection, question: Question, fleet: bool) -> Chosen:
