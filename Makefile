@@ -39,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/collector.py --servers 1000 --seconds 8 --windows 80 --json bench-collector.json
 	$(BIN)/python benchmarks/stages.py --servers 500
 	$(BIN)/python benchmarks/upkeep.py --servers 50
+	$(BIN)/python benchmarks/store.py --servers 50 --days 3 --influx-servers 0
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -65,7 +65,7 @@ def answer(
             found += one.sums(block, columns, step_ns)
     if not found:
         return
-    total = add_up(joined({"": block} for block in found)[""], step_ns or 1)
+    total = found[0] if len(found) == 1 else add_up(joined({"": block} for block in found)[""], step_ns or 1)
     for start_ns, group, sums in zip(
         total.start_ns.tolist(), total.series.tolist(), _known(fields, total), strict=True
     ):
