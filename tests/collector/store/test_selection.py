@@ -1,16 +1,19 @@
 """Which series a question is about, and that looking them up one by one answers as reading all does."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from joulefleet.window import Window
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store import selection
 from joulefleet_collector.store.embedded import EmbeddedStore
-from joulefleet_collector.store.store import MINUTE_NS, Accounted, Question, Total
+from joulefleet_collector.store.store import MINUTE_NS, STEP_NS, Accounted, Question, Step, Total
 
 EVER = {"since_ns": 0, "until_ns": 10_000 * MINUTE_NS}
 NASTY = ("", "a", '"', "\\", '"model":"a"', '\\"server":', "',--%_", "\u00e9\n")
@@ -73,3 +76,58 @@ def test_a_time_of_whole_hours_and_minutes_is_read_with_and_without_servers(stor
 def test_a_field_that_is_no_sum_is_refused(store: EmbeddedStore) -> None:
     with pytest.raises(ValueError, match=r"energy_j\) FROM"):
         store.ask(Question(kind="meter", fields=("energy_j) FROM x --",), **EVER))
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(0, 3000), st.sampled_from("abc"), st.sampled_from(["", "x", "y"]), st.none() | st.integers(0, 9)
+    ),
+    min_size=1,
+    max_size=40,
+)
+TAGS = ("server", "model")
+
+
+# The fixture is a function that keeps nothing.
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(A_ROW, min_size=1, max_size=40),
+    time=st.tuples(st.integers(0, 3000), st.integers(0, 3000)),
+    step=st.sampled_from(sorted(STEP_NS)),
+    by=st.sampled_from([(), ("server",), ("model",), TAGS]),
+    where=st.sampled_from([{}, {"server": ("b",)}, {"model": ("", "y")}, {"server": ("a", "c"), "model": ("x",)}]),
+    few=st.sampled_from([1, 10**6]),
+)
+def test_any_question_is_answered_as_by_adding_rows_up_one_by_one(
+    rows: list[tuple[int, str, str, int | None]],
+    time: tuple[int, int],
+    step: Step,
+    by: tuple[str, ...],
+    where: dict[str, tuple[str, ...]],
+    few: int,
+    a_window: Callable[..., Window],
+) -> None:
+    since, until = (minute * MINUTE_NS for minute in sorted(time))
+    expected: dict[tuple[object, ...], dict[str, float]] = {}
+    for minute, server, model, value in rows:
+        start_ns, tags = minute * MINUTE_NS, {"server": server, "model": model}
+        if since <= start_ns < until and all(tags[name] in texts for name, texts in where.items()):
+            bucket = start_ns - start_ns % STEP_NS[step] if step != "none" else None
+            sums = expected.setdefault((bucket, *(tags[name] for name in by)), {})
+            if value is not None:
+                sums["active_j"] = sums.get("active_j", 0.0) + value
+    with tempfile.TemporaryDirectory() as folder, closing(EmbeddedStore(Path(folder), lambda: "e")) as store:
+        made = [
+            Row("usage", minute * MINUTE_NS, {"server": server, "model": model}, _known(value))
+            for minute, server, model, value in rows
+        ]
+        store.write([Accounted(a_window("w"), b"", made)], 1)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(selection, "FEW", few)
+            question = Question(kind="usage", since_ns=since, until_ns=until, step=step, by=by, where=where)
+            found = [((one.start_ns, *one.tags.values()), one.fields) for one in store.ask(question)]
+    assert found == sorted(expected.items(), key=lambda one: (one[0][0] or 0, one[0][1:]))
+
+
+def _known(value: int | None) -> dict[str, float]:
+    return {} if value is None else {"active_j": float(value)}
