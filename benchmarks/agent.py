@@ -21,7 +21,7 @@ from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-import peers
+import agent_peers as peers
 from processes import cpu_ns, memory_mb, running, threads, until, wakeups
 from surroundings import Pages, beside, move, page, powercap
 
