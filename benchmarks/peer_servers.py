@@ -27,6 +27,10 @@ DATABASE = "fleet"
 class Paused(Collector):
     """A collector that stands still while others have their turn on its core."""
 
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
     def pause(self) -> None:
         """It does nothing, in the background either, until it is resumed."""
         self._process.send_signal(signal.SIGSTOP)

@@ -6,7 +6,6 @@ others standing still meanwhile, so that a noisy machine is noisy for all. Write
 """
 
 import argparse
-import asyncio
 import gc
 import json
 import math
@@ -26,8 +25,9 @@ import uvloop
 from peer_servers import PEERS, Paused, Peer
 from readings import TICKS, VALUES, lines, posts
 from servers import Fleet
+from ways import Post, Stream, Way
 
-from collector import LOAD_CORE, Agent, Collector, Figures, Load, core_s, kept, machine, post, stored_bytes
+from collector import LOAD_CORE, Figures, Load, core_s, kept, machine, stored_bytes
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet.units import s_to_ns
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -36,8 +36,6 @@ MOST_PER_S = 6_000
 """More windows a second than a collector can take: so many are made ready."""
 PATTERNS = 12
 """POSTs of each server that are made ready for peers, to be sent again and again at later times."""
-WARM = 0.25
-"""Of a turn, before it is measured."""
 DURABLE = "yes: synced before the answer"
 OURS = "joulefleet"
 STORES = "the window, and its joules and tokens by minute, hour and day; no reading of a second"
@@ -55,61 +53,75 @@ class Supply:
         self.is_over = True
 
 
-class PeerAgent(Agent):
-    """One connection to a peer, which answers with a head and nothing else."""
+class PatientStream(Stream):
+    """A stream that is asked after each pause whether it is still there; the batches that follow say so."""
 
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        if b"\r\n\r\n" in self._answer:
-            good = self._answer.startswith(b"HTTP/1.1 204")
-            self._answer, self.is_waiting = b"", False
-            self._load.answered(self, good, time.perf_counter() - self._sent_s)
+    PING = 0x89
+
+    def answer(self, data: bytes) -> tuple[bool, bytes] | None:
+        """An answer's frame, after any ping."""
+        while len(data) > 1 and data[0] == self.PING:
+            data = data[2 + data[1] :]
+        return super().answer(data)
 
 
-class PeerLoad(Load):
-    """All connections to a peer."""
+class Lines:
+    """The way to a peer: requests of line protocol, answered with a head and nothing else."""
 
-    async def connect(self, collector: Collector, batches: Iterable[Iterable[bytes]]) -> None:
-        loop = asyncio.get_running_loop()
-        for each in batches:
-            _, agent = await loop.create_connection(lambda p=each: PeerAgent(self, p), collector.host, collector.port)
-            self.agents.append(agent)
+    opening = b""
+
+    def messages(self, batches: Iterable[bytes]) -> Iterable[bytes]:
+        """They are requests already."""
+        return batches
+
+    def greeted(self, data: bytes) -> bytes | None:
+        """Nothing was sent."""
+        return data
+
+    def answer(self, data: bytes) -> tuple[bool, bytes] | None:
+        """A response; a refusal has a body, and ends the run."""
+        head, found, rest = data.partition(b"\r\n\r\n")
+        return (head.startswith(b"HTTP/1.1 204"), rest) if found else None
+
+
+OUR_WAYS: dict[str, Way] = {"stream": PatientStream(), "post": Post()}
 
 
 class System:
     """One of those that are compared: its server, its load and the figures of its turns."""
 
-    def __init__(self, name: str, server: Paused, load: Load, batches: Sequence[Iterable[bytes]]) -> None:
-        self.name, self.server, self.load, self.batches = name, server, load, batches
+    def __init__(self, name: str, server: Paused, way: Way, messages: Sequence[Iterable[bytes]]) -> None:
+        self.name, self.server, self.way, self.messages = name, server, way, messages
+        self.sample = list(islice(messages[0], PATTERNS))
+        self.load = Load()
         self.turns: list[Figures] = []
 
     async def begin(self) -> None:
         """Connect, let each server be seen for the first time, and wait for the first turn."""
-        await self.load.connect(self.server, self.batches)
+        await self.load.connect(self.server, self.way, self.messages)
         await self.load.all_at_once()
         await self.load.all_at_once()
         self.server.pause()
 
     async def turn(self, seconds: float) -> None:
-        """Send as much as goes for so long."""
+        """Send as much as goes for so long; over when all is answered, so that no work is told without its batches."""
         self.server.resume()
-        await self.load.as_fast_as_goes(seconds * WARM)
         before, began = self._so_far(), time.perf_counter()
-        await asyncio.sleep(seconds)
+        await self.load.as_fast_as_goes(seconds)
+        await self.load.settle()
         took_s = time.perf_counter() - began
         taken, cpu_s, own_s, busy_s, waiting_s = (b - a for a, b in zip(before, self._so_far(), strict=True))
+        self.server.pause()
         self.turns.append(
             {
                 "batches_per_s": taken / took_s,
-                "cpu_us": cpu_s / max(taken, 1) * 1e6,
+                "cpu_us": cpu_s / taken * 1e6,
                 "core_share": cpu_s / took_s,
                 "core_others": (busy_s - cpu_s) / took_s,
                 "core_waiting_for_disk": waiting_s / took_s,
                 "load_core_share": own_s / took_s,
             }
         )
-        await self.load.settle()
-        self.server.pause()
 
     def _so_far(self) -> tuple[float, ...]:
         return self.load.taken, self.server.cpu_s(), time.process_time(), *core_s()
@@ -118,7 +130,7 @@ class System:
         """Raises RuntimeError where the figures would not be those of the server."""
         if self.load.refused or self.load.lost:
             raise RuntimeError(f"{self.name}: {self.load.refused} batches refused, {self.load.lost} connections lost")
-        if any(isinstance(each, Supply) and each.is_over for each in self.batches):
+        if any(isinstance(each, Supply) and each.is_over for each in self.messages):
             raise RuntimeError(f"{self.name}: more batches were taken than made ready: raise MOST_PER_S")
 
     def figures(self) -> dict[str, object]:
@@ -127,11 +139,11 @@ class System:
         return {name: {"median": statistics.median(all_), "of_turns": all_} for name, all_ in of.items()}
 
 
-def our_batches(servers: int, windows: int) -> list[Supply]:
-    """Windows that end shortly before now, as POSTs."""
+def ours(way: Way, servers: int, windows: int) -> list[Supply]:
+    """Windows that end shortly before now."""
     first_ns = floor_to(time.time_ns(), s_to_ns(60)) - (windows + 6) * s_to_ns(TICKS)
     fleet = Fleet(servers, s_to_ns(TICKS), first_ns)
-    return [Supply([post(body) for body in fleet.posts(server, windows)]) for server in range(servers)]
+    return [Supply(list(way.messages(fleet.batches(server, windows)))) for server in range(servers)]
 
 
 async def take_turns(systems: Sequence[System], turns: int, seconds: float) -> None:
@@ -147,18 +159,18 @@ async def take_turns(systems: Sequence[System], turns: int, seconds: float) -> N
         system.check()
 
 
-def finish_ours(system: System, folder: Path) -> dict[str, object]:
+def finish_ours(system: System, collector: Paused) -> dict[str, object]:
     """What is left to do and what is kept, once it has ended: rows that wait are brought in, the file made small."""
-    rss_mb = system.server.memory_mb("VmHWM")
-    system.server.end()
+    rss_mb = collector.memory_mb("VmHWM")
+    collector.end()
     began_s = time.process_time()
-    windows = kept(folder)
+    windows = kept(collector.folder)
     later_s = time.process_time() - began_s
     if windows != system.load.taken:
         raise RuntimeError(f"{windows} windows are in the store's sums; {system.load.taken} were answered")
-    with closing(EmbeddedStore(folder, lambda: "")) as store:
+    with closing(EmbeddedStore(collector.folder, lambda: "")) as store:
         store.compact()
-    return _finished(system, later_s, stored_bytes(folder), rss_mb) | {"durable": DURABLE, "stores": STORES}
+    return _finished(system, later_s, stored_bytes(collector.folder), rss_mb) | {"durable": DURABLE, "stores": STORES}
 
 
 def finish_peer(system: System, peer: Peer) -> dict[str, object]:
@@ -168,12 +180,15 @@ def finish_peer(system: System, peer: Peer) -> dict[str, object]:
     later_s, rss_mb = peer.cpu_s() - before_s, peer.memory_mb("VmHWM")
     peer.let_out()
     peer.end()
-    told = {"version": peer.version(), "durable": peer.DURABLE, "stores": peer.STORES}
+    bodies = [request.partition(b"\r\n\r\n")[2] for request in system.sample]
+    told: dict[str, object] = {"version": peer.version(), "durable": peer.DURABLE, "stores": peer.STORES}
+    told["gzip_bytes"] = statistics.mean(len(zlib.compress(body, 6)) for body in bodies)
     return _finished(system, later_s, peer.stored(), rss_mb) | told
 
 
 def _finished(system: System, later_s: float, stored: int, rss_mb: float) -> dict[str, object]:
     return {
+        "wire_bytes": statistics.mean(map(len, system.sample)),
         "batches": system.load.taken,
         "later_us": later_s / system.load.taken * 1e6,
         "stored_bytes": stored / system.load.taken,
@@ -181,37 +196,40 @@ def _finished(system: System, later_s: float, stored: int, rss_mb: float) -> dic
     }
 
 
-def run(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, dict[str, object]]:
-    """All systems that are installed, each in a folder of its own."""
-    windows = math.ceil(asked.seconds * (1 + WARM) * MOST_PER_S / asked.servers) + 2
-    first_s = floor_to(time.time_ns(), HOUR_NS) // s_to_ns(1)
-    ours = Paused(folder / "joulefleet")
-    stack.callback(ours.end)
-    batches = our_batches(asked.servers, windows)
-    systems = [System("joulefleet, POST", ours, Load(), batches)]
-    wire = {systems[0].name: _wire(batches[0].batches)}
+def our_systems(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> Iterator[System]:
+    """A collector for each way."""
+    windows = math.ceil(asked.seconds * MOST_PER_S / asked.servers) + PATTERNS
+    for name, way in OUR_WAYS.items():
+        collector = Paused(folder / name)
+        stack.callback(collector.end)
+        yield System(f"{OURS}, {name}", collector, way, ours(way, asked.servers, windows))
+
+
+def peer_systems(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> Iterator[System]:
+    """All that are installed, given readings of this hour: what they are fastest with."""
     read = [lines(server, PATTERNS) for server in range(asked.servers)]
-    peers: list[Peer] = []
+    first_s = floor_to(time.time_ns(), HOUR_NS) // s_to_ns(1)
     for kind in PEERS:
         if kind.version() is None:
             print(f"{kind.NAME}: not on PATH; benchmarks/install.sh installs it")
             continue
-        peers.append(kind(folder / kind.PROGRAM))
-        stack.callback(peers[-1].end)
-        peers[-1].prepare()
-        systems.append(System(kind.NAME, peers[-1], PeerLoad(), [posts(each, kind.WRITE, first_s) for each in read]))
-        wire[kind.NAME] = _wire(list(islice(posts(read[0], kind.WRITE, first_s), PATTERNS)))
+        peer = kind(folder / kind.PROGRAM)
+        stack.callback(peer.end)
+        peer.prepare()
+        yield System(kind.NAME, peer, Lines(), [posts(each, kind.WRITE, first_s) for each in read])
+
+
+def run(asked: argparse.Namespace, folder: Path, stack: ExitStack) -> dict[str, dict[str, Any]]:
+    """All systems, each in a folder of its own."""
+    systems = [*our_systems(asked, folder, stack), *peer_systems(asked, folder, stack)]
     uvloop.run(take_turns(systems, asked.turns, asked.seconds))
-    ends = [finish_ours(systems[0], folder / "joulefleet")]
-    ends += [finish_peer(system, peer) for system, peer in zip(systems[1:], peers, strict=True)]
-    return {one.name: one.figures() | end | wire[one.name] for one, end in zip(systems, ends, strict=True)}
+    return {one.name: one.figures() | finish(one) for one in systems}
 
 
-def _wire(requests: Sequence[bytes]) -> dict[str, float]:
-    """Bytes of a request as it is sent, and of its body if gzip had packed it."""
-    bodies = [request.partition(b"\r\n\r\n")[2] for request in requests]
-    packed = [len(zlib.compress(body, 6)) for body in bodies]
-    return {"wire_bytes": statistics.mean(map(len, requests)), "gzip_bytes": statistics.mean(packed)}
+def finish(system: System) -> dict[str, Any]:
+    """Its figures after all turns."""
+    server = system.server
+    return finish_peer(system, server) if isinstance(server, Peer) else finish_ours(system, server)
 
 
 LINES = {
@@ -233,7 +251,7 @@ def show(systems: dict[str, dict[str, object]]) -> None:
     """The table: the middle of all turns, with the least and the most."""
     print(f"{'':24}" + "".join(f"{name:>26}" for name in systems))
     for name, line in LINES.items():
-        print(f"{line:24}" + "".join(f"{_cell(figures[name]):>26}" for figures in systems.values()))
+        print(f"{line:24}" + "".join(f"{_cell(figures.get(name)):>26}" for figures in systems.values()))
     for name, figures in systems.items():
         print(f"{name}: durable when it answers: {figures['durable']}; stores: {figures['stores']}")
     for name, (middle, least, most) in ratios(systems).items():
@@ -266,7 +284,7 @@ def _cell(figure: Any) -> str:
         middle, least, most = _spread(figure["of_turns"])
         digits = 2 if most < 10 else 0
         return f"{middle:,.{digits}f} ({least:,.{digits}f}-{most:,.{digits}f})"
-    return f"{figure:,.0f}"
+    return "-" if figure is None else f"{figure:,.0f}"
 
 
 def options() -> argparse.Namespace:
