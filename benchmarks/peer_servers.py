@@ -19,8 +19,11 @@ from collector import ANSWER_S, COLLECTOR_CORE, Collector
 
 START_S = 30.0
 REST_S = 60.0
+BLOCK_BYTES = 512
 QUIET_SHARE = 0.02
 """Of a core, for a second: the server has nothing left to do."""
+LOG_BYTES = 8_192
+"""Of a log in which nothing is left but what it begins with."""
 DATABASE = "fleet"
 
 
@@ -194,12 +197,13 @@ log-enabled = false
         call(f"{self.url}/query", b"q=CREATE+DATABASE+" + DATABASE.encode())
 
     def let_out(self) -> None:
-        """Only one that is started anew can be told to bring its log in soon."""
+        """Only one that is started anew can be told to bring its log in soon; it does so after the next write."""
         self.end()
         self._process = self._start(self.options(cold_s=1))
         self._wait_for_answer()
+        call(self.url + self.WRITE, b"rest last=1 1790000000")
         until_s = time.monotonic() + REST_S
-        while size_of(self.folder / "wal") > 1_000 and time.monotonic() < until_s:
+        while size_of(self.folder / "wal") > LOG_BYTES and time.monotonic() < until_s:
             time.sleep(0.2)
 
     def stored(self) -> int:
@@ -223,11 +227,11 @@ def free_port() -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in it; what goes meanwhile does not count."""
+    """Bytes that all files in it take on disk, holes not counted, nor what goes meanwhile."""
     size = 0
     for path in folder.rglob("*"):
         try:
-            size += path.stat().st_size if path.is_file() else 0
+            size += path.stat().st_blocks * BLOCK_BYTES if path.is_file() else 0
         except FileNotFoundError:
             continue
     return size

@@ -95,8 +95,8 @@ def show(figures: dict[str, dict[str, Cell]]) -> None:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--servers", type=int, default=12)
-    parser.add_argument("--windows", type=int, default=180, help="of each server")
+    parser.add_argument("--servers", type=int, default=6)
+    parser.add_argument("--windows", type=int, default=120, help="of each server")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     asked = parser.parse_args()
     fleets = {"servers.py": of_servers, "simulate": of_simulate}
