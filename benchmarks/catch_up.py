@@ -8,6 +8,7 @@ in the figures. At the end the store is asked whether every window is in its sum
 
 import argparse
 import json
+import logging
 import math
 import os
 import random
@@ -25,7 +26,8 @@ from pathlib import Path
 from collector import LOAD_CORE, Collector, Figures, kept, machine
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet.units import ns_to_s
-from joulefleet_agent.link import best_link
+from joulefleet_agent.link import Link, best_link
+from joulefleet_agent.reply import Delivered, Verdict
 from joulefleet_agent.simulate.roster import SimServer, roster
 from joulefleet_agent.simulate.scenario import Scenario
 from joulefleet_agent.simulate.stream import windows_of
@@ -53,6 +55,26 @@ class TimedSpool(Spool):
         self._stored_s.update((seq, now_s) for seq in seqs)
 
 
+class CountedLink:
+    """A way to the collector that counts what is sent and what is to be sent again."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self.url = link.url
+        self.sent = self.in_vain = 0
+
+    def exchange(self, batch: bytes, attempt: int) -> Verdict:
+        """As its link does."""
+        verdict = self._link.exchange(batch, attempt)
+        self.sent += 1
+        self.in_vain += not isinstance(verdict, Delivered)
+        return verdict
+
+    def close(self) -> None:
+        """As its link does."""
+        self._link.close()
+
+
 class Agent:
     """One server's spool, its uplink in a thread, and the windows that it still closes."""
 
@@ -75,9 +97,9 @@ class Agent:
 
     def send(self, url: str, stop: threading.Event) -> None:
         """As a live agent, until told to stop."""
+        self.link = CountedLink(best_link(url, random.SystemRandom()))
         with TimedSpool(self._path, self.stored_s) as spool:
-            link = best_link(url, random.SystemRandom())
-            keep_sending(Uplink([link], spool, time.time_ns), stop, self.wake)
+            keep_sending(Uplink([self.link], spool, time.time_ns), stop, self.wake)
 
     def close_one(self) -> None:
         """A new window."""
@@ -155,6 +177,8 @@ def measure(collector: Collector, agents: Sequence[Agent], every_s: float, after
         "newest_was_first": sum(agent.stored_s[agent.backlog] == min(agent.stored_s.values()) for agent in agents),
         "backlog_in_s": caught_up_s - began_s,
         "windows_per_s": in_time / (caught_up_s - began_s),
+        "batches": sum(agent.link.sent for agent in agents),
+        "batches_in_vain": sum(agent.link.in_vain for agent in agents),
         "agent_windows_per_s_at_most": max(map(rate, agents)),
         "agent_limit": BACKLOG_WINDOWS_PER_S,
         **delays("meanwhile", [one for agent in agents for one in _delays(agent, began_s, caught_up_s)]),
@@ -224,6 +248,7 @@ def main() -> None:
     """Run, print, write."""
     asked = options()
     os.sched_setaffinity(0, {LOAD_CORE})
+    logging.disable()  # what fails is counted
     outcome = run(asked)
     figures = outcome["figures"]
     assert isinstance(figures, dict)
