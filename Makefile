@@ -40,6 +40,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/stages.py --servers 500
 	$(BIN)/python benchmarks/upkeep.py --servers 50
 	$(BIN)/python benchmarks/store.py --servers 50 --days 3 --influx-servers 0
+	$(BIN)/python benchmarks/wire.py --servers 3 --json bench-wire.json
+	$(BIN)/python benchmarks/catch_up.py --servers 5 --hours 2 --after 3 --json bench-catch-up.json
+	$(BIN)/python benchmarks/peers.py --servers 200 --seconds 4 --turns 2 --json bench-peers.json
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

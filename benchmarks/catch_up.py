@@ -224,7 +224,7 @@ def run(asked: argparse.Namespace) -> dict[str, object]:
         agents = [Agent(server, spools, backlog) for server in fleet(asked.servers, asked.hours)]
         for agent in agents:
             agent.fill()
-        collector = Collector(store)
+        collector = Collector(store, workers=1)
         stack.callback(collector.end)
         figures = measure(collector, agents, asked.every, asked.after)
         collector.end()

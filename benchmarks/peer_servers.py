@@ -31,7 +31,7 @@ class Paused(Collector):
     """A collector that stands still while others have their turn on its core."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(folder, workers=1)
         self.folder = folder
 
     def pause(self) -> None:
