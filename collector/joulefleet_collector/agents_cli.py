@@ -1,12 +1,16 @@
 """`joulefleet agents`: who reports, who is silent, who loses, who never came; and who is gone for good."""
 
 import json
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from joulefleet.cli import Mendable
+from joulefleet_collector.agents import AgentState
 from joulefleet_collector.report_cli import ask, decoded, tell, terminal_width, whom_to_ask, with_token
 from joulefleet_collector.report_table import Column, Row, table
 
@@ -35,9 +39,8 @@ def agents(  # noqa: PLR0913, PLR0917 click hands each option over by name
         # What is said before the sub-command holds for it too.
         context.default_map = {"retire": {"url": url, "token_file": token_file, "json_": json_}}
         return
-    named = {"expected": _names(expected) if expected else [], "pool": pools, "site": sites}
-    options = [(name, value) for name, values in named.items() for value in values]
-    answer = decoded(url, ask(url, "/v1/agents", options, token_file))
+    names = _names(expected) if expected else []
+    answer = narrowed(decoded(url, ask(url, "/v1/agents", [], token_file)), names, pools, sites)
     click.echo(json.dumps(answer, indent=2) if json_ else told(answer, terminal_width()))
 
 
@@ -56,6 +59,25 @@ def retire(servers: tuple[str, ...], url: str, token_file: Path | None, undo: bo
     click.echo(f"{'no longer retired' if undo else 'retired'}: {', '.join(answer['servers'])}")
     for note in answer["notes"]:
         click.echo(note, err=True)
+
+
+def narrowed(answer: Row, expected: Sequence[str], pools: Sequence[str], sites: Sequence[str]) -> Row:
+    """The agents of these pools and sites, and those that are expected and never reported, which are of none.
+
+    A fleet has more names than go into an address, so they are not sent.
+    """
+    known = {state["server"] for state in answer["agents"]}
+    missing = [msgspec.to_builtins(AgentState(server=name, status="never")) for name in {*expected} - known]
+    chosen = [
+        state
+        for state in answer["agents"]
+        if (not pools or state["pool"] in pools) and (not sites or state["site"] in sites)
+    ]
+    shown = {state["server"] for state in chosen}
+    return {
+        "agents": sorted([*chosen, *missing], key=itemgetter("server")),
+        "warnings": [one for one in answer["warnings"] if one["server"] in shown],
+    }
 
 
 def told(answer: Row, width: int | None) -> str:

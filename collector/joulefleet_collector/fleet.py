@@ -36,15 +36,12 @@ class Fleet:
         self._store = store
         self._now_ns = now_ns
 
-    def listing(self, expected: Sequence[str], pools: Sequence[str] = (), sites: Sequence[str] = ()) -> Listing:
-        """All agents, or those of these pools and sites. Who never reported is of none."""
+    def listing(self, expected: Sequence[str] = ()) -> Listing:
+        """All agents, and those that are expected."""
         rows = self._store.latest("agent")
         states = agent_states(rows, self._store.latest("facts"), self._now_ns(), expected, self._store.retired())
-        chosen = [
-            state for state in states if (not pools or state.pool in pools) and (not sites or state.site in sites)
-        ]
-        present = {state.server for state in chosen if state.status != "retired"}
-        return Listing(chosen, clocks(row for row in rows if row.tags.get("server", "") in present))
+        present = {state.server for state in states if state.status != "retired"}
+        return Listing(states, clocks(row for row in rows if row.tags.get("server", "") in present))
 
     def summary(self) -> Summary:
         """What a scrape tells of the fleet, from what the store has at hand."""

@@ -16,7 +16,7 @@ from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.metrics import counted, of_fleet, page, process, waiting
 from joulefleet_collector.store.store import Store, StoreUnavailable
 
-FRESH_S = 15.0
+FRESH_S = 10.0
 """How long a summary of the fleet stands: making one reads the newest row of every agent."""
 PATIENCE_S = 2.0
 """How long a scrape waits for it; a store that does not answer must not hide the counts of its failures."""
@@ -68,8 +68,7 @@ class Operating:
     async def agents(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/agents: who reports, who is silent; each `expected` names a server that should be there."""
         self._gate.read(_token(request), request.remote or "")
-        expected, pools, sites = (request.query.getall(name, []) for name in ("expected", "pool", "site"))
-        found = await self._asking.done(self._fleet.listing, expected, pools, sites)
+        found = await self._asking.done(self._fleet.listing, request.query.getall("expected", []))
         return web.json_response(body=msgspec.json.encode(found))
 
     async def retire(self, request: web.Request) -> web.StreamResponse:

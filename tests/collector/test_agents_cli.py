@@ -65,12 +65,28 @@ def test_columns_of_which_nobody_tells_anything_are_left_out(collector: Collecto
     assert not {"pool", "site", "labels"} & set(re.split("  +", head))
 
 
-def test_agents_of_a_pool(collector: Collector, a_window: Any) -> None:
-    for name, pool in (("gpu-1", "x"), ("gpu-2", "y"), ("gpu-3", "z")):
-        send(collector, a_window(name, pool=pool).encode_json())
-    lines = shown("--collector", collector.url, "--pool", "x", "--pool", "z").splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["gpu-1", "gpu-3"]
+def test_agents_of_a_pool_and_a_site_and_who_never_came_is_of_none(
+    collector: Collector, a_window: Any, tmp_path: Path
+) -> None:
+    off = AgentCost(clock_ahead_ns=9 * 10**9)
+    for name, pool, site in (("gpu-1", "x", "s"), ("gpu-2", "y", "s"), ("gpu-3", "z", "t")):
+        send(collector, a_window(name, pool=pool, site=site, agent=off).encode_json())
+    expected = tmp_path / "fleet.txt"
+    expected.write_text("gpu-2\ngpu-4\n")
+    for options, servers, warned in (
+        (["--pool", "x", "--pool", "z"], ["gpu-1", "gpu-3"], 2),
+        (["--pool", "x", "--site", "t"], [], 0),
+        (["--site", "s", "--expected", str(expected)], ["gpu-1", "gpu-2", "gpu-4"], 2),
+    ):
+        answer = json.loads(shown("--collector", collector.url, "--json", *options))
+        assert ([one["server"] for one in answer["agents"]], len(answer["warnings"])) == (servers, warned)
     assert "none of those asked for" in shown("--collector", collector.url, "--site", "nowhere")
+
+
+def test_a_fleet_of_thousands_may_be_expected(collector: Collector, tmp_path: Path) -> None:
+    expected = tmp_path / "fleet.txt"
+    expected.write_text("".join(f"gpu-{number:05d}.example\n" for number in range(3_000)))
+    assert shown("--collector", collector.url, "--expected", str(expected)).count(" never ") == 3_000
 
 
 def test_a_server_is_retired_and_comes_back_by_hand_and_by_itself(collector: Collector, a_window: Any) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,15 +39,6 @@ def here(tmp_path: Path, start_ns: int) -> Iterator[Here]:
         yield Here(store, start_ns + 2 * MINUTE_NS)
 
 
-def test_agents_of_a_pool_or_a_site(here: Here, a_window: AWindow) -> None:
-    here.take(a_window("a", pool="x", site="s"), a_window("b", pool="x", site="t"), a_window("c", pool="y"))
-    names = [
-        [one.server for one in here.fleet.listing(["z"], pools, sites).agents]
-        for pools, sites in (([], []), (["x"], []), (["x", "y"], []), (["x"], ["t"]), (["q"], []))
-    ]
-    assert names == [["a", "b", "c", "z"], ["a", "b"], ["a", "b", "c"], ["b"], []]
-
-
 def test_a_server_is_retired_until_its_next_window(here: Here, a_window: AWindow) -> None:
     here.take(a_window("a", -30), a_window("b"))
     assert here.status("z") == {"a": "silent", "b": "ok", "z": "never"}
@@ -81,13 +71,12 @@ def test_a_retirement_is_undone(here: Here, a_window: AWindow) -> None:
     assert here.status() == {"a": "silent"}
 
 
-def test_clocks_are_warned_of_where_they_are_listed_and_not_retired(here: Here, a_window: AWindow) -> None:
+def test_clocks_are_warned_of_unless_their_server_is_retired(here: Here, a_window: AWindow) -> None:
     off = AgentCost(clock_ahead_ns=-30 * NS_PER_S, clock_error_ns=5)
-    here.take(a_window("a", agent=off), a_window("b", agent=off, pool="other"), a_window("c"))
-    told: Any = [[one["server"] for one in here.fleet.listing([], pools).warnings] for pools in ([], ["p"])]
-    assert told == [["a", "b"], ["a"]]
+    here.take(a_window("a", agent=off), a_window("b", agent=off), a_window("c"))
+    assert [one["server"] for one in here.fleet.listing().warnings] == ["a", "b"]
     here.fleet.retire(["a"])
-    assert [one["server"] for one in here.fleet.listing([]).warnings] == ["b"]
+    assert [one["server"] for one in here.fleet.listing().warnings] == ["b"]
 
 
 def test_a_summary_of_nobody_tells_nothing(here: Here) -> None:
