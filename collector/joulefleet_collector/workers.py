@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
@@ -100,10 +100,12 @@ class _Worker:
         """Let it begin, and hear it until it ends."""
         reader, writer = await asyncio.open_connection(sock=self.ends.life)
         writer.write(_BEAT)
-        while await reader.read(64):
-            self.heard_s = asyncio.get_running_loop().time()
-            self._listens.set()
+        await _until_closed(reader, self._hear)
         writer.close()
+
+    def _hear(self) -> None:
+        self.heard_s = asyncio.get_running_loop().time()
+        self._listens.set()
 
     def joined(self) -> WorkerEnded:
         """How it ended; it must have."""
@@ -278,7 +280,7 @@ async def _take_in(config: CollectorConfig, door: Sockets, ends: _Ends) -> None:
     reader, writer = await asyncio.open_connection(sock=ends.life)
     if not await reader.read(1):
         raise _WriterGone
-    writer_gone = asyncio.create_task(reader.read(1))
+    writer_gone = asyncio.create_task(_until_closed(reader, lambda: None))
     writer_gone.add_done_callback(lambda _: told_to_end.set())
     with closing(_store(config, ends)) as store:
         async with listening(config, store, under(config.policy), time.time_ns, door):
@@ -286,6 +288,13 @@ async def _take_in(config: CollectorConfig, door: Sockets, ends: _Ends) -> None:
             await beat(lambda: writer.write(_BEAT), told_to_end)
     if writer_gone.done():
         raise _WriterGone
+
+
+async def _until_closed(reader: asyncio.StreamReader, hear: Callable[[], None]) -> None:
+    """Hear what comes until the other end is closed."""
+    with suppress(ConnectionError):  # it was killed before it had heard all
+        while await reader.read(64):
+            hear()
 
 
 def _store(config: CollectorConfig, ends: _Ends) -> Store:
