@@ -137,6 +137,13 @@ class Kept:
             self._process.kill()
         return self._over(now_s)
 
+    def close(self, now_s: float) -> None:
+        """End it at once and for good."""
+        if self._process is not None:
+            self._process.kill()
+            self._over(now_s)
+        self._due_s = None
+
     @property
     def most_mb(self) -> float:
         """The most memory that it had in any life."""

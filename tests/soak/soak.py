@@ -63,8 +63,8 @@ class Soak:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one in reversed(self._kept):
-            one.end(self._now_s())
+        for one in self._kept:
+            one.close(self._now_s())
 
     def run(self) -> Outcome:
         """All of it. What is off is in the outcome's faults."""

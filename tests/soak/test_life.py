@@ -68,3 +68,11 @@ def test_a_process_is_at_work_once_it_listens(tmp_path: Path) -> None:
         one.tend(4.0)
     assert one.lives[-1].at_work_s == 4.0
     assert one.kill(5.0, down_s=0.0)
+
+
+def test_what_is_closed_does_not_come_back(tmp_path: Path) -> None:
+    one = kept(tmp_path, *WAITS)
+    one.start(0.0)
+    one.close(1.0)
+    one.tend(100.0)
+    assert one.is_done
