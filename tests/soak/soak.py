@@ -94,19 +94,27 @@ class Soak:
         return (wall_ns() - self._course.begin_ns) / NS_PER_S
 
     def _preys(self) -> list[Prey]:
-        """The first collector of each store, one host and one real agent are spared in part or all of the time."""
-        collectors = [one.name for side in self._sides for one in side.collectors]
+        """A first host and a first real agent always live on, so that their memory can be watched.
+
+        In a long soak the first collector of each store does so from some time on. A short one kills more often, so
+        that it kills some of each kind.
+        """
+        minutes = min(self._seconds, LONG_S) / 60
+        preys = [
+            Prey(
+                kind=f"collector, {side.name}",
+                names=tuple(one.name for one in side.collectors),
+                every_s=18.0 * minutes,
+                spared=(side.collectors[0].name,) if self._seconds > LONG_S else (),
+            )
+            for side in self._sides
+        ]
         stores = tuple(side.store.name for side in self._sides if side.store)
         agents = tuple(one.name for side in self._sides for one in side.agents)
         hosts = tuple(one.name for one in self._hosts)
-        spared = tuple(side.collectors[0].name for side in self._sides)
-        minutes = min(self._seconds, LONG_S) / 60  # a short soak kills more often, so that it kills some of each kind
-        preys = [
-            Prey(kind="collector", names=tuple(collectors), every_s=12.0 * minutes, spared=spared),
-            Prey(kind="store", names=stores, every_s=20.0 * minutes),
-            Prey(kind="host of agents", names=hosts[1:], every_s=10.0 * minutes),
-            Prey(kind="real agent", names=agents[1:], every_s=20.0 * minutes),
-        ]
+        preys.append(Prey(kind="store", names=stores, every_s=20.0 * minutes))
+        preys.append(Prey(kind="host of agents", names=hosts[1:], every_s=10.0 * minutes))
+        preys.append(Prey(kind="real agent", names=agents[1:], every_s=20.0 * minutes))
         return [prey for prey in preys if prey.names]
 
     def _start_stores(self) -> None:
