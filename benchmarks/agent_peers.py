@@ -47,7 +47,7 @@ def node_exporter(folder: Path, powercap: Path, period_s: float, cores: tuple[in
         zones, bytes_ = _scrape_once(port)
         stack.enter_context(beside(cores[0], _scrape, port, period_s))
         which = "rapl only" if small else "its default collectors"
-        note = f"{which}: {zones} zones in {bytes_:,} bytes a scrape; no page; keeps nothing"
+        note = f"{which}: {zones} zones in {bytes_:,} bytes a scrape; no page, no windows; keeps and sends nothing"
         yield Peer(f"node_exporter, {'rapl' if small else 'default'}", process.pid, note)
 
 
@@ -61,7 +61,9 @@ def collectd(folder: Path, counters: Sequence[Path], page_url: str, period_s: fl
     config.write_text(_collectd_config(folder, csv, counters, page_url, period_s))
     with running([program, "-f", "-C", str(config)], folder / "collectd.err", core) as process:
         until(lambda: len(list(csv.rglob("derive-*"))) >= len(counters), "collectd to write every counter")
-        note = f"{len(counters)} counters, {len(WANTED)} metrics of the page, CSV without sync; sends nothing"
+        note = (
+            f"{len(counters)} counters, {len(WANTED)} metrics of the page, no windows; CSV without sync; sends nothing"
+        )
         yield Peer("collectd", process.pid, note)
 
 

@@ -8,7 +8,7 @@ import os
 import socketserver
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PACKAGES = 10
@@ -115,10 +115,11 @@ class _Answer(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
 
     def handle(self) -> None:
-        while line := self.rfile.readline():
-            while self.rfile.readline() not in (b"\r\n", b""):
-                pass
-            self.wfile.write(_answer(line))
+        with suppress(ConnectionError):  # who asks may be ended at any time
+            while line := self.rfile.readline():
+                while self.rfile.readline() not in (b"\r\n", b""):
+                    pass
+                self.wfile.write(_answer(line))
 
 
 def _answer(question: bytes) -> bytes:

@@ -44,8 +44,8 @@ from joulefleet_agent.spool import Spool, SpoolUnavailable
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 1.0
-"""Between two looks at what the sources said. They stamp their readings themselves, so that none is later for it, and
-to wake for each event cost as much as all else at ten reads a second."""
+"""Between two looks at what the sources said. Readings are stamped when they are taken, so that none is later for
+it; to wake for each would be more than twice the wake-ups at ten reads a second."""
 FIRST_SEND_S = 0.5
 """The sources read first, what waits is sent then."""
 LEAP_NS = 15 * NS_PER_S
