@@ -189,7 +189,7 @@ def asked(store: Store, question: Question) -> dict[str, float]:
 
 def line_protocol(seed: Seed) -> Table:
     """CPU microseconds of writing a row as a line, by kind; its tags were seen before."""
-    (first, *_), found = seed.writes(), Table()
+    first, found = next(seed.writes()), Table()
     rows = [row for one in first for row in one.rows]
     for kind in [*KINDS, "all"]:
         some = [row for row in rows if kind in (row.kind, "all")] or [Row(kind, 0, {}, {"x": 1.0})][:0]
