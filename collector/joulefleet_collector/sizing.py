@@ -11,9 +11,9 @@ from joulefleet_collector.config import StoreConfig
 
 METERS = 13
 BOUNDARIES = 3
-WINDOW_BYTES = 2_050
+WINDOW_BYTES = 2_145
 """Of a window in the embedded store, with its keys."""
-SUM_BYTES = 76
+SUM_BYTES = 47
 """Of a row of sums in the embedded store."""
 INFLUX_ROW_BYTES = 103
 """Of a row in InfluxDB 1.6, data files and log together; InfluxDB compacts it further with time."""
