@@ -4,6 +4,7 @@ A link gives a batch over and says what the collector answered; it never raises 
 """
 
 import http.client
+import logging
 import random
 import ssl
 from contextlib import ExitStack
@@ -21,6 +22,9 @@ from joulefleet_agent.reply import Verdict, Wait, backoff, judge
 TIMEOUT_S = 30.0
 LONGEST_ANSWER = 4 * 1024 * 1024
 PING_S = 20.0
+_SILENT = logging.getLogger(f"{__name__}.websockets")
+"""What the library would log with a traceback is told here as a verdict."""
+_SILENT.setLevel(logging.CRITICAL)
 TAKEN_SERIOUSLY = (401, 403, 429, 503)
 """Answers to a handshake that are a collector's own; any other means that there is no stream on this way."""
 
@@ -77,6 +81,8 @@ class PostLink:
         connection.request("POST", self._target.path.rstrip("/") + BATCH_PATH, body, self._headers)
         response = connection.getresponse()
         answer = response.read(LONGEST_ANSWER)
+        if response.length:
+            raise http.client.IncompleteRead(answer, response.length)
         if response.will_close or not response.isclosed():
             self.close()
         return judge(response.status, answer, response.getheader("Retry-After"), attempt, self._chance)
@@ -133,6 +139,8 @@ class StreamLink:
             return self._after_goodbye(error, attempt)
         except (msgspec.DecodeError, InvalidMessage) as error:
             self.close()
+            if isinstance(error.__cause__, EOFError):
+                return Wait(backoff(attempt, self._chance), "not reached: the connection was cut while it was opened")
             raise NoStream(f"{self.url}: what answers is no collector's stream") from error
         except (OSError, WebSocketException) as error:
             self.close()
@@ -155,6 +163,7 @@ class StreamLink:
                 ping_interval=PING_S,
                 max_size=LONGEST_ANSWER,
                 proxy=None,
+                logger=_SILENT,
             )
         )
         hello = msgspec.json.decode(stream.recv(timeout=self._timeout_s), type=Hello)

@@ -16,6 +16,7 @@ from joulefleet.grid import check_step
 from joulefleet.source import SourceUnavailable
 from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet_agent.clock import wall_ns
+from joulefleet_agent.config import read_token
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
@@ -40,6 +41,9 @@ COLLECTOR = "http://127.0.0.1:8765"
 REPLAY_BOUNDS = Bounds(max_bytes=16 * 1024**3)
 
 to_collector = click.option("--collector", "url", default=COLLECTOR, show_default=True, help="Where the windows go.")
+with_token = click.option(
+    "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="The server's token, where one is needed."
+)
 as_json = click.option("--json", "json_", is_flag=True, help="Print the outcome as JSON.")
 on_server = click.option("--server", required=True, help="Name of the server in the fleet.")
 with_step = click.option("--step", "step_s", default=60.0, show_default=True, help="Length of a window in seconds.")
@@ -64,6 +68,7 @@ def replay() -> None:
 @with_step
 @click.option("--all", "all_", is_flag=True, help="The whole power log, not only the measured interval.")
 @to_collector
+@with_token
 @in_spool
 @as_json
 def mlperf(path: Path, server: str, model: str, hardware: str, step_s: float, all_: bool, **rest: Any) -> None:  # noqa: PLR0913, PLR0917 # one argument an option
@@ -81,6 +86,7 @@ def mlperf(path: Path, server: str, model: str, hardware: str, step_s: float, al
 @of_hardware
 @with_step
 @to_collector
+@with_token
 @in_spool
 @as_json
 def nvidia_smi(  # noqa: PLR0913, PLR0917 # one argument an option
@@ -94,24 +100,26 @@ def nvidia_smi(  # noqa: PLR0913, PLR0917 # one argument an option
 @replay.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @to_collector
+@with_token
 @in_spool
 @as_json
-def windows(path: Path, url: str, spool_path: Path | None, json_: bool) -> None:
+def windows(path: Path, url: str, token_file: Path | None, spool_path: Path | None, json_: bool) -> None:
     """Send recorded windows, one JSON window a line, as `GET /v1/windows` of a collector gives them."""
     place = spool_path or _spool_of(timeline_of([path], {}))
     with _told_plainly(), Spool(place, REPLAY_BOUNDS) as spool:
-        outcome = replay_windows(path, spool, _uplink(url, spool), _progress(json_))
+        outcome = replay_windows(path, spool, _uplink(url, token_file, spool), _progress(json_))
     _finish(outcome, place, spool_path is None, json_)
 
 
 @replay.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @to_collector
+@with_token
 @as_json
-def spool(path: Path, url: str, json_: bool) -> None:
+def spool(path: Path, url: str, token_file: Path | None, json_: bool) -> None:
     """Send what an agent's spool holds, also what a collector refused as too old. Stop the agent first."""
     with _told_plainly(), only_one(path), Spool(path, REPLAY_BOUNDS) as opened:
-        outcome = replay_spool(opened, _uplink(url, opened))
+        outcome = replay_spool(opened, _uplink(url, token_file, opened))
     _finish(outcome, path, False, json_)
 
 
@@ -122,6 +130,7 @@ def _replay(  # noqa: PLR0913, PLR0917 # what the commands have in common
     identity: Identity,
     step_s: float,
     url: str,
+    token_file: Path | None,
     spool_path: Path | None,
     json_: bool,
 ) -> None:
@@ -133,12 +142,13 @@ def _replay(  # noqa: PLR0913, PLR0917 # what the commands have in common
         place = spool_path or _spool_of(timeline)
         with Spool(place, REPLAY_BOUNDS) as spool:
             pipeline = Pipeline(spool, identity, step_ns, timeline)
-            outcome = replay_source(pipeline, source, _uplink(url, spool), spool, _progress(json_))
+            outcome = replay_source(pipeline, source, _uplink(url, token_file, spool), spool, _progress(json_))
     _finish(outcome, place, spool_path is None, json_)
 
 
-def _uplink(url: str, spool: Spool) -> Uplink:
-    return Uplink([PostLink(url, random.SystemRandom())], spool, wall_ns, live=False)
+def _uplink(url: str, token_file: Path | None, spool: Spool) -> Uplink:
+    token = read_token(token_file) if token_file else ""
+    return Uplink([PostLink(url, random.SystemRandom(), token)], spool, wall_ns, live=False)
 
 
 def _spool_of(timeline: int) -> Path:

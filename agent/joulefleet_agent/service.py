@@ -217,12 +217,12 @@ def take_up_clock(pipeline: Pipeline, wall: NowNs = wall_ns, boot: NowNs = boot_
 def _send(config: AgentConfig, token: str, offsets: Offsets, stop: threading.Event, wake: threading.Event) -> None:
     stop.wait(FIRST_SEND_S)
     from joulefleet_agent.link import best_link  # noqa: PLC0415 - no reading waits for what only the network needs
-    from joulefleet_agent.uplink import Uplink, keep_sending  # noqa: PLC0415 - the same
+    from joulefleet_agent.uplink import Uplink, keep_sending, phase_of  # noqa: PLC0415 - the same
 
     with Spool(Path(config.spool), config.spool_bounds) as spool:
         links = [best_link(url, random.SystemRandom(), token, offsets) for url in config.collector.urls]
         uplink = Uplink(links, spool, offsets.now_ns, offsets=offsets)
-        keep_sending(uplink, stop, wake)
+        keep_sending(uplink, stop, wake, phase_of(config.name, config.step_s))
 
 
 @contextmanager

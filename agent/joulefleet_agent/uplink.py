@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from zlib import crc32
 
 from joulefleet.delivery import Rejected, plain
 from joulefleet.units import NS_PER_S, ns_to_s
@@ -22,6 +23,8 @@ LOG = logging.getLogger(__name__)
 BATCH_WINDOWS = 256
 BATCH_BYTES = 4 * 1024 * 1024
 BACKLOG_WINDOWS_PER_S = 500
+LATEST_PART, LATEST_S = 0.2, 10.0
+"""A window is sent within so much of its step after it closed, and within so many seconds."""
 APART_NS = 60 * NS_PER_S
 """Clocks that differ by more are told: as far ahead as a collector takes a window."""
 
@@ -139,8 +142,18 @@ def _apart(ahead_ns: int) -> str:
     return f"the clock of this server is {ns_to_s(abs(ahead_ns)):.0f} s {far} the collector's, so {so}; set it right"
 
 
-def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, idle_s: float = 15.0) -> None:
-    """Send whatever waits until told to stop; `wake` says that there may be something new."""
+def phase_of(server: str, step_s: float) -> float:
+    """How long after a window this server sends it: servers close theirs at one instant, and must not send as one.
+
+    It follows from the name, so that a server's windows come evenly.
+    """
+    return crc32(server.encode()) / 2**32 * min(step_s * LATEST_PART, LATEST_S)
+
+
+def keep_sending(
+    uplink: Uplink, stop: threading.Event, wake: threading.Event, phase_s: float = 0.0, idle_s: float = 15.0
+) -> None:
+    """Send whatever waits until told to stop; `wake` says that there is something new, which is sent a phase later."""
     while not stop.is_set():
         try:
             wait_s = uplink.send_once()
@@ -148,7 +161,8 @@ def keep_sending(uplink: Uplink, stop: threading.Event, wake: threading.Event, i
             LOG.error("%s", error)
             wait_s = idle_s
         if wait_s is None:
-            wake.wait(idle_s)
+            if wake.wait(idle_s):
+                stop.wait(phase_s)
             wake.clear()
         elif wait_s:
             stop.wait(wait_s)  # a new window does not shorten it: it goes first when the time has come

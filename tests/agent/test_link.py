@@ -2,6 +2,7 @@
 
 import http.server
 import random
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,3 +149,43 @@ def test_nobody_there() -> None:
     verdict = stream_to("http://127.0.0.1:1").exchange(plain([]), 0)
     assert isinstance(verdict, Wait)
     assert "not reached" in verdict.reason
+
+
+@pytest.mark.parametrize("end", [b"", b"HTTP/1.1 101 Switching Proto"], ids=["at_once", "in_the_head"])
+def test_a_stream_that_is_cut_while_it_opens_is_tried_again_and_not_left_for_posts(end: bytes) -> None:
+    with cutting(end) as url:
+        verdict = stream_to(url).exchange(plain([]), 0)
+    assert isinstance(verdict, Wait)
+    assert "cut while it was opened" in verdict.reason
+
+
+def test_an_answer_that_is_cut_in_its_body_is_a_cut_connection() -> None:
+    with cutting(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{") as url:
+        verdict = PostLink(url, random.Random(1)).exchange(plain([]), 0)
+    assert isinstance(verdict, Wait)
+    assert not verdict.loud
+    assert "not reached" in verdict.reason
+
+
+@contextmanager
+def cutting(end: bytes) -> Iterator[str]:
+    """What takes one request after the other, and answers these bytes alone."""
+    ended = threading.Event()
+
+    def answer() -> None:
+        while not ended.is_set():
+            connection, _ = listener.accept()
+            with connection:
+                if connection.recv(65_536):
+                    connection.sendall(end)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            ended.set()
+            socket.create_connection(("127.0.0.1", port)).close()
+            thread.join()

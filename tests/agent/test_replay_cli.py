@@ -58,6 +58,15 @@ def test_a_recording_is_delivered_and_told_in_one_line(recording: Path, collecto
     assert list(state.glob("*")) == []
 
 
+def test_a_token_goes_with_every_batch(recording: Path, collector: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("jf1.secret\n")
+    assert smi(recording, collector, "--token-file", tmp_path / "token").exit_code == 0
+    assert {headers.get("Authorization") for headers in collector.asked} == {"Bearer jf1.secret"}
+    missing = smi(recording, collector, "--token-file", tmp_path / "none")
+    assert missing.exit_code == 2
+    assert "the token cannot be read" in missing.output
+
+
 def test_as_json(recording: Path, collector: Any) -> None:
     result = smi(recording, collector, "--json", "--step", 10, "--model", "m", "--hardware", "H100")
     assert result.exit_code == 0, result.output

@@ -15,7 +15,7 @@ from joulefleet.window import Window
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.offset import NOT_COMPARED, Offset, Offsets
 from joulefleet_agent.spool import Bounds, Spool
-from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending
+from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending, phase_of
 
 S = 1_000_000_000
 NOW = 1_790_000_000 * S
@@ -371,6 +371,36 @@ def test_it_sends_what_comes_and_ends_when_told(tmp_path: Path, collector: Any, 
         wake.set()
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_servers_send_at_instants_of_their_own_soon_after_a_window() -> None:
+    phases_s = sorted(phase_of(f"node-{number}", 60.0) for number in range(1_000))
+    assert phases_s[0] >= 0 and phases_s[-1] < 10
+    # No second of the ten has twice its share.
+    assert max(sum(second <= one < second + 1 for one in phases_s) for second in range(10)) < 200
+    assert phase_of("node-1", 60.0) == phase_of("node-1", 60.0)
+    assert phase_of("node-1", 10.0) < 2
+
+
+def test_a_new_window_is_sent_a_phase_after_it_closed(
+    tmp_path: Path, collector: Any, reply: Any, make_window: MakeWindow
+) -> None:
+    waited: list[float] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0.0)
+            spool.commit(b"", [make_window()], NOW)
+            return False
+
+    stop, wake = Stop(), threading.Event()
+    wake.set()
+    with Spool(tmp_path / "s.db") as spool:
+        uplink = Uplink([PostLink(collector.url, random.Random(1))], spool, lambda: NOW)
+        collector.default = lambda _windows: (stop.set(), reply())[1]
+        keep_sending(uplink, stop, wake, phase_s=3.5)
+    assert waited == [3.5]
+    assert len(collector.taken) == 1
 
 
 def test_a_spool_in_trouble_does_not_end_the_thread(
