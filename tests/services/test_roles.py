@@ -20,7 +20,7 @@ from joulefleet.window import decode
 from joulefleet_agent.link import best_link
 from joulefleet_agent.spool import Spool
 from joulefleet_agent.uplink import Uplink
-from joulefleet_collector.store.freshness import Marks
+from joulefleet_collector.store.freshness import Marks, day_tokens
 from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.influx_sums import EVER_NS, marks
 from joulefleet_collector.store.influx_wire import Wire
@@ -56,7 +56,8 @@ class Fleets:
     def until_all_is_added_up(self, database: str) -> None:
         def added_up() -> bool:
             now = self.marks(database)
-            return bool(now.days) and now.hours == now.touched
+            over = {day: token for day, token in day_tokens(now.touched).items() if day in now.days}
+            return bool(now.days) and now.hours == now.touched and now.days == over
 
         until(added_up, "the sums of all hours, and of days")
 
