@@ -94,11 +94,11 @@ class Agent:
         return self.exit_code
 
     def _take_waiting(self) -> None:
-        try:
-            while True:
-                self.take(self._events.get_nowait())
-        except queue.Empty:
-            return
+        waiting = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        # What opened comes first: declared before any reading is fed, each source counts from its own first reading;
+        # after one, it would count from the next edge on.
+        for event in sorted(waiting, key=lambda one: not isinstance(one, Opened)):
+            self.take(event)
 
     def take(self, event: Event) -> None:
         """One thing that a source said."""
