@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from joulefleet.grid import HOUR_NS
@@ -24,6 +24,7 @@ def some_marks(draw: st.DrawFn) -> Marks:
     return Marks(touched, hours, days)
 
 
+@example(Marks(touched={0: 1}), 1, 1, 0)
 @given(some_marks(), st.integers(0, 5000), st.integers(0, 5000), st.sampled_from([0, HOUR_NS, MINUTE_NS]))
 def test_every_touched_hour_is_read_once_and_only_from_sums_that_stand(
     marks: Marks, first: int, last: int, step_ns: int
