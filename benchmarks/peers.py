@@ -163,13 +163,14 @@ def finish_ours(system: System, collector: Paused) -> dict[str, object]:
     """What is left to do and what is kept, once it has ended: rows that wait are brought in, the file made small."""
     rss_mb = collector.memory_mb("VmHWM")
     collector.end()
-    began_s = time.process_time()
+    with closing(EmbeddedStore(collector.folder, lambda: "")) as store:
+        began_s = time.process_time()
+        store.settle()
+        later_s = time.process_time() - began_s
+        store.compact()
     windows = kept(collector.folder)
-    later_s = time.process_time() - began_s
     if windows != system.load.taken:
         raise RuntimeError(f"{windows} windows are in the store's sums; {system.load.taken} were answered")
-    with closing(EmbeddedStore(collector.folder, lambda: "")) as store:
-        store.compact()
     return _finished(system, later_s, stored_bytes(collector.folder), rss_mb) | {"durable": DURABLE, "stores": STORES}
 
 
