@@ -50,7 +50,7 @@ def test_what_is_older_than_the_store_keeps_is_set_aside_and_shown_and_can_be_de
         assert_same(collector.windows(), newer)
         assert state_of(collector)["status"] == "loses"
         listed = run("agents", "--collector", collector.url).stdout
-        assert re.search(rf"^s .* loses .* {OLD}$", listed, re.MULTILINE)
+        assert re.search(rf"^s .* loses .* {OLD} ", listed, re.MULTILINE)
         said = run("replay", "spool", str(spool), "--collector", collector.url).stdout
         assert re.match(r"3\d\d windows of", said)
         assert_same(collector.windows()[:OLD], old)
