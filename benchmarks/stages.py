@@ -20,6 +20,7 @@ from joulefleet.units import NS_PER_S
 from joulefleet.window import decode
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.accounting import Accounting
+from joulefleet_collector.account.numbers import told
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.skim import digest, skim
 from joulefleet_collector.judge import judge
@@ -50,11 +51,12 @@ def measure(servers: int, windows: int) -> dict[str, float]:
     bodies = [window.encode() for window in made]
     some, accounting = made[:200], Accounting(Policy())
     skimmed = [one for one in map(skim, bodies) if one is not None]
-    marked = [(digest(one), one) for one in skimmed]
+    marked = [(digest(one), told(one)) for one in skimmed]
     figures = {
         "unpack": us_each(unpack, [pack([body]) for body in bodies]),
         "skim": us_each(skim, bodies),
         "digest": us_each(digest, skimmed),
+        "figures": us_each(told, skimmed),
         "learn (once for each server)": us_each(lambda one: accounting.learn(*one), _firsts(marked, made, servers)),
         "account together": us_each(accounting.at_once, groups(marked)) / GROUP,
         "by definition: decode": us_each(decode, bodies),

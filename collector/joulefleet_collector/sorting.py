@@ -9,7 +9,8 @@ from joulefleet.delivery import Batch, Rejected
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, WrongSchema, decode
 from joulefleet_collector.account.accounting import Accounting
-from joulefleet_collector.account.skim import Skimmed, digest, head, skim
+from joulefleet_collector.account.numbers import Told, told
+from joulefleet_collector.account.skim import Head, digest, head, skim
 from joulefleet_collector.judge import Refused, judge
 from joulefleet_collector.rows import Row
 from joulefleet_collector.sheet import SheetRows
@@ -52,6 +53,14 @@ class _Place(msgspec.Struct, frozen=True):
     goes_to: Sorted
 
 
+class _Quick(msgspec.Struct, frozen=True, gc=False):
+    """A window that was skimmed: its key, its digest, and its numbers."""
+
+    head: Head
+    mark: bytes
+    told: Told
+
+
 class Sorter:
     """Decodes, judges and accounts windows. Called by one thread at a time."""
 
@@ -84,16 +93,16 @@ class Sorter:
     def _at_once(self, accounting: Accounting, places: Sequence[_Place]) -> list[_Place]:
         """Account those that can be accounted together; returns the others."""
         skimmed = [(place, self._skimmed(accounting, place)) for place in places]
-        quick = [(place, marked) for place, marked in skimmed if marked is not None]
-        rest = [place for place, marked in skimmed if marked is None]
-        for (place, (_, window)), rows in zip(quick, _rows_at_once(accounting, quick), strict=True):
+        quick = [(place, one) for place, one in skimmed if one is not None]
+        rest = [place for place, one in skimmed if one is None]
+        for (place, one), rows in zip(quick, _rows_at_once(accounting, quick), strict=True):
             if rows is None:
                 rest.append(place)
             else:
-                place.goes_to.accounted.append(Accounted(head(window), bytes(place.body), rows))
+                place.goes_to.accounted.append(Accounted(one.head, bytes(place.body), rows))
         return rest
 
-    def _skimmed(self, accounting: Accounting, place: _Place) -> tuple[bytes, Skimmed] | None:
+    def _skimmed(self, accounting: Accounting, place: _Place) -> _Quick | None:
         window = skim(place.body) if place.decode is decode else None
         if window is None or not place.oldest_ns <= window.start_ns <= place.newest_ns:
             return None
@@ -101,9 +110,9 @@ class Sorter:
         try:
             if not accounting.knows(mark):
                 accounting.learn(mark, _good(place))
+            return _Quick(head(window), mark, told(window))
         except Exception:  # whatever it is, the definition meets it again, and says which window it was
             return None
-        return mark, window
 
     def _by_definition(self, place: _Place) -> None:
         try:
@@ -123,11 +132,9 @@ class Sorter:
             raise Refused("not_accounted", detail, window.start_ns) from error
 
 
-def _rows_at_once(
-    accounting: Accounting, quick: Sequence[tuple[_Place, tuple[bytes, Skimmed]]]
-) -> list[SheetRows | None]:
+def _rows_at_once(accounting: Accounting, quick: Sequence[tuple[_Place, _Quick]]) -> list[SheetRows | None]:
     try:
-        return accounting.at_once([marked for _, marked in quick])
+        return accounting.at_once([(one.mark, one.told) for _, one in quick])
     except Exception:  # a fault of ours costs speed: the definition accounts each of them
         LOG.exception("windows cannot be accounted together; each is accounted alone")
         return [None] * len(quick)

@@ -7,10 +7,9 @@ from typing import cast
 from joulefleet.window import Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.group import values_of
-from joulefleet_collector.account.numbers import fit, numbers_of
+from joulefleet_collector.account.numbers import Told, fit, numbers_of
 from joulefleet_collector.account.plan import Plan, plan_of
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.account.skim import Skimmed
 from joulefleet_collector.rows import Row
 from joulefleet_collector.sheet import Floats, Sheet, SheetRows
 
@@ -46,7 +45,7 @@ class Accounting:
         # Servers built alike share one plan, so that their windows are accounted together.
         self._known[mark] = planned and (self._plans.setdefault(planned[0], planned[0]), planned[1])
 
-    def at_once(self, windows: Sequence[tuple[bytes, Skimmed]]) -> list[SheetRows | None]:
+    def at_once(self, windows: Sequence[tuple[bytes, Told]]) -> list[SheetRows | None]:
         """The rows of each window, told by its digest; None where only the definition can make them."""
         rows: list[SheetRows | None] = [None] * len(windows)
         groups: dict[int, tuple[Plan, list[int]]] = {}
@@ -63,7 +62,7 @@ class Accounting:
         return rows
 
     def _of_plan(
-        self, plan: Plan, places: Sequence[int], windows: Sequence[tuple[bytes, Skimmed]]
+        self, plan: Plan, places: Sequence[int], windows: Sequence[tuple[bytes, Told]]
     ) -> Iterator[tuple[int, Floats]]:
         numbers = numbers_of(plan, [windows[place][1] for place in places])
         chosen = fit(plan, numbers, self._policy)

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from joulefleet import units
 from joulefleet.describe import GRADES, SENSOR_CLASSES
-from joulefleet_collector.account.numbers import Bools, Numbers
+from joulefleet_collector.account.numbers import Bools, Numbers, Told
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.skim import Skimmed
 from joulefleet_collector.rows import COUNT_FIELDS as ROW_COUNTS
 from joulefleet_collector.rows import METHODS
 from joulefleet_collector.sheet import COLUMNS, Floats
@@ -51,7 +50,7 @@ class Charge(NamedTuple):
     dynamic_method: str
 
 
-def values_of(plan: Plan, windows: Sequence[Skimmed], numbers: Numbers, policy: Policy) -> Floats:
+def values_of(plan: Plan, windows: Sequence[Told], numbers: Numbers, policy: Policy) -> Floats:
     """All numbers of the rows of these windows, a line each, as `SheetRows` has them. Every window must fit."""
     pots = _Pots(numbers)
     books = [_charges(cover, pots) for cover in plan.covers]
@@ -318,7 +317,7 @@ def _meters(plan: Plan, numbers: Numbers) -> Floats:
     return side_by_side.reshape(len(side_by_side), -1)
 
 
-def _agent(plan: Plan, windows: Sequence[Skimmed]) -> Columns:
+def _agent(plan: Plan, windows: Sequence[Told]) -> Columns:
     """As `measured.agent`."""
     cost = np.array([_of_cost(w.agent) for w in windows], np.float64)
     measured = cost[:, _COST.index("rss_bytes")] > 0

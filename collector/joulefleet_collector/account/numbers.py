@@ -1,17 +1,18 @@
 """The numbers of many windows side by side, and which of these windows a plan says all of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
 from typing import NamedTuple, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from joulefleet.reading import COUNT_FIELDS
 from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.account.skim import UNKNOWN, Skimmed
+from joulefleet_collector.account.skim import UNKNOWN, Skimmed, SkimmedCost, SkimmedLosses
 from joulefleet_collector.sheet import Floats
 
 Bools = NDArray[np.bool_]
@@ -29,8 +30,33 @@ _METER = (
     "idle_learnt",
 )
 _ENGINE = ("covered_ns", "restarts", "running_start", "running_end", "running_ns")
+_GAPS = ("gap_ns",)
+_OF_ENGINES = (_ENGINE, COUNT_FIELDS, COUNT_FIELDS)
 _MOST_PICOJOULES = 2.0**62
 _of_meter, _of_engine, _of_counts = attrgetter(*_METER), attrgetter(*_ENGINE), attrgetter(*COUNT_FIELDS)
+
+
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """What a window tells, its numbers in one line: thousands of objects that are let go of while they are at hand."""
+
+    start_ns: int
+    agent: SkimmedCost
+    losses: SkimmedLosses
+    figures: NDArray[np.int64]
+    """Those of all meters, their gaps, those of all engines, counts of all their work, late counts."""
+
+
+def told(window: Skimmed) -> Told:
+    """What this window tells."""
+    works = [work for engine in window.engines for work in engine.work]
+    figures = chain(
+        chain.from_iterable(map(_of_meter, window.meters)),
+        [sum(meter.gaps_ns.values()) for meter in window.meters],
+        chain.from_iterable(map(_of_engine, window.engines)),
+        chain.from_iterable([_of_counts(work.counts) for work in works]),
+        chain.from_iterable([_of_counts(work.late) for work in works]),
+    )
+    return Told(window.start_ns, window.agent, window.losses, np.fromiter(figures, np.int64))
 
 
 class Numbers(NamedTuple):
@@ -46,26 +72,19 @@ class Numbers(NamedTuple):
         return Numbers(*({name: values[chosen] for name, values in part.items()} for part in self))
 
 
-def numbers_of(plan: Plan, windows: Sequence[Skimmed]) -> Numbers:
-    """The numbers of these windows."""
-    meters = len(plan.resolution_uj)
-    engines = [w.engines[place] for w in windows for place in plan.engines]
-    counted = len(windows), len(engines) // len(windows)
-    read = _arrays(_METER, (_of_meter(one) for w in windows for one in w.meters), (len(windows), meters))
-    gaps = np.fromiter((sum(one.gaps_ns.values()) for w in windows for one in w.meters), np.float64)
-    read |= {"gap_ns": gaps.reshape(len(windows), meters), "idle_mw": _or_nan(read["idle_mw"])}
-    return Numbers(
-        read,
-        _all_or_nan(_arrays(_ENGINE, map(_of_engine, engines), counted)),
-        _all_or_nan(_arrays(COUNT_FIELDS, (_of_counts(one.work[0].counts) for one in engines), counted)),
-        _all_or_nan(_arrays(COUNT_FIELDS, (_of_counts(one.work[0].late) for one in engines), counted)),
-    )
-
-
-def _arrays(names: Sequence[str], told: Iterable[tuple[int, ...]], shape: tuple[int, int]) -> dict[str, Floats]:
-    every = np.fromiter(chain.from_iterable(told), np.float64, shape[0] * shape[1] * len(names))
-    every = every.reshape(*shape, len(names))
-    return {name: every[:, :, number] for number, name in enumerate(names)}
+def numbers_of(plan: Plan, windows: Sequence[Told]) -> Numbers:
+    """The numbers of these windows, which are all of this plan."""
+    figures = np.stack([window.figures for window in windows]).astype(np.float64)
+    meters, engines = [*range(len(plan.resolution_uj))], [*plan.engines]
+    parts, first = [], 0
+    for names, order in ((_METER, meters), (_GAPS, meters), *((names, engines) for names in _OF_ENGINES)):
+        end = first + len(names) * len(order)
+        each = figures[:, first:end].reshape(len(windows), len(order), len(names))[:, order]
+        parts.append({name: each[:, :, number] for number, name in enumerate(names)})
+        first = end
+    read, gaps, *of_engines = parts
+    read |= gaps | {"idle_mw": _or_nan(read["idle_mw"])}
+    return Numbers(read, *map(_all_or_nan, of_engines))
 
 
 def _or_nan(values: Floats) -> Floats:

@@ -5,16 +5,14 @@ window reads it whole and learns why. Declarations and names go into a digest: w
 numbers and their start alone.
 """
 
-from collections.abc import Iterable
 from hashlib import blake2b
-from math import isfinite
+from sys import float_info
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from joulefleet.latency import GRID
-from joulefleet.window import AgentCost, Losses
 from joulefleet_collector.bounds import MAX_ENTRIES, MAX_TEXT
 
 MAX_EXACT = 2**53
@@ -27,6 +25,8 @@ UNKNOWN = -1
 Sum = Annotated[int, Meta(ge=0, le=MAX_EXACT)]
 Raw = Annotated[int, Meta(ge=-(2**61), le=2**61)]
 Any64 = Annotated[int, Meta(ge=-(2**62), le=2**62)]
+Measured = Annotated[float, Meta(ge=-float_info.max, le=float_info.max)]
+"""Neither infinite nor NaN."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT)]
 Gaps = Annotated[dict[Text, Sum], Meta(max_length=MAX_ENTRIES)]
 Cells = Annotated[dict[Annotated[int, Meta(ge=0, le=len(GRID))], Sum], Meta(max_length=MAX_ENTRIES)]
@@ -53,7 +53,7 @@ class SkimmedMeter(msgspec.Struct, kw_only=True, gc=False):
     idle_learnt: bool = False
     gauge_uj: Annotated[int, Meta(ge=-MAX_EXACT, le=MAX_EXACT)] = 0
     gauge_ns: Sum = 0
-    gauges: Annotated[dict[Text, float], Meta(max_length=MAX_ENTRIES)] = {}
+    gauges: Annotated[dict[Text, Measured], Meta(max_length=MAX_ENTRIES)] = {}
 
 
 class SkimmedCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -91,6 +91,27 @@ class SkimmedEngine(msgspec.Struct, kw_only=True, gc=False):
     queued_ns: Sum = UNKNOWN
 
 
+class SkimmedLosses(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The numbers of `Losses`."""
+
+    windows: Sum = 0
+    seconds: Annotated[float, Meta(ge=0, le=MAX_EXACT)] = 0.0
+    energy_uj: Sum = 0
+    refused_windows: Sum = 0
+
+
+class SkimmedCost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The numbers of an `AgentCost`."""
+
+    cpu_ns: Sum = 0
+    rss_bytes: Sum = 0
+    energy_uj: Sum = 0
+    spool_windows: Sum = 0
+    spool_bytes: Sum = 0
+    clock_ahead_ns: Annotated[int, Meta(ge=-MAX_EXACT, le=MAX_EXACT)] | None = None
+    clock_error_ns: Sum | None = None
+
+
 class Skimmed(msgspec.Struct, kw_only=True, gc=False):
     """The numbers of a `Window`."""
 
@@ -106,8 +127,8 @@ class Skimmed(msgspec.Struct, kw_only=True, gc=False):
     simulated: bool = False
     meters: tuple[SkimmedMeter, ...] = ()
     engines: tuple[SkimmedEngine, ...] = ()
-    losses: Losses = msgspec.field(default_factory=Losses)
-    agent: AgentCost = msgspec.field(default_factory=AgentCost)
+    losses: SkimmedLosses = SkimmedLosses()
+    agent: SkimmedCost = SkimmedCost()
     facts: dict[str, str] = {}
 
 
@@ -167,25 +188,9 @@ def _agrees(window: Skimmed) -> bool:
         and not window.start_ns % step_ns
         and all(_meter_agrees(one, step_ns) for one in window.meters)
         and all(one.covered_ns <= step_ns for one in window.engines)
-        and _is_good(_numbers(window))
     )
 
 
 def _meter_agrees(one: SkimmedMeter, step_ns: int) -> bool:
-    return (
-        one.first_uj + one.energy_uj + one.late_uj == one.last_uj
-        and one.interpolated_ns <= one.covered_ns <= step_ns
-        # A sum is finite only if all of it is.
-        and isfinite(sum(one.gauges.values()))
-    )
-
-
-def _numbers(window: Skimmed) -> Iterable[float]:
-    cost, losses = window.agent, window.losses
-    yield from (cost.cpu_ns, cost.rss_bytes, cost.energy_uj, cost.spool_windows, cost.spool_bytes)
-    yield from (abs(cost.clock_ahead_ns or 0), cost.clock_error_ns or 0)
-    yield from (losses.windows, losses.seconds, losses.energy_uj, losses.refused_windows)
-
-
-def _is_good(numbers: Iterable[float]) -> bool:
-    return all(0 <= one <= MAX_EXACT for one in numbers)
+    is_whole = one.first_uj + one.energy_uj + one.late_uj == one.last_uj
+    return is_whole and one.interpolated_ns <= one.covered_ns <= step_ns

@@ -14,6 +14,7 @@ from joulefleet.window import AgentCost, EngineWindow, Losses, Window, Work
 from joulefleet_collector.account import accounting as module
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.accounting import Accounting
+from joulefleet_collector.account.numbers import told
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.skim import Skimmed, digest, skim
 from joulefleet_collector.rows import Row
@@ -35,7 +36,7 @@ def skimmed(window: Window) -> Skimmed:
 
 def at_once(windows: list[Window], policy: Policy) -> list[SheetRows | None]:
     accounting = Accounting(policy)
-    marked = [(digest(each), each) for each in map(skimmed, windows)]
+    marked = [(digest(each), told(each)) for each in map(skimmed, windows)]
     for (mark, _), window in zip(marked, windows, strict=True):
         if not accounting.knows(mark):
             accounting.learn(mark, window)
@@ -165,14 +166,14 @@ def test_one_that_is_not_is_left_to_the_definition_and_the_others_are_not(build:
 
 def test_what_was_not_learnt_is_left_to_the_definition(build: SimpleNamespace) -> None:
     found = skimmed(well(build))
-    assert Accounting(Policy()).at_once([(digest(found), found)]) == [None]
+    assert Accounting(Policy()).at_once([(digest(found), told(found))]) == [None]
 
 
 def test_declarations_not_seen_for_longest_go_first(build: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PLANS", 2)
     accounting = Accounting(Policy())
     windows = [well(build, name) for name in "abc"]
-    marks = [(digest(each), each) for each in map(skimmed, windows)]
+    marks = [(digest(each), told(each)) for each in map(skimmed, windows)]
     for (mark, _), window in zip(marks[:2], windows, strict=False):
         accounting.learn(mark, window)
     accounting.at_once(marks[:1])

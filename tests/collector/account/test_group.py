@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet_collector.account.group import Charge, _follow, _share_evenly, values_of
-from joulefleet_collector.account.numbers import numbers_of
+from joulefleet_collector.account.numbers import numbers_of, told
 from joulefleet_collector.account.plan import NOBODY, plan_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
@@ -62,7 +62,8 @@ def test_t6_a_server_of_four_boards_and_two_engines(build: SimpleNamespace) -> N
     planned, found = plan_of(window), skim(window.encode())
     assert planned is not None and found is not None
     plan, sheet = planned
-    (values,) = values_of(plan, [found], numbers_of(plan, [found]), Policy())
+    numbers = [told(found)]
+    (values,) = values_of(plan, numbers, numbers_of(plan, numbers), Policy())
     rows = SheetRows(sheet, window.start_ns, values)
     s1 = build.find(rows, "usage", model="m1", boundary="server")
     s2 = build.find(rows, "usage", model="m2", boundary="server")

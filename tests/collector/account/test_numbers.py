@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from joulefleet.window import Window
-from joulefleet_collector.account.numbers import fit, numbers_of
+from joulefleet_collector.account.numbers import Told, fit, numbers_of, told
 from joulefleet_collector.account.plan import plan_of
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.account.skim import Skimmed, skim
+from joulefleet_collector.account.skim import skim
 
 
 def server(build: SimpleNamespace, whole_j: float = 2_000.0, **changed: Any) -> Window:
@@ -27,8 +27,8 @@ def server(build: SimpleNamespace, whole_j: float = 2_000.0, **changed: Any) -> 
     return window
 
 
-def skimmed(*windows: Window) -> list[Skimmed]:
-    return [one for one in (skim(window.encode()) for window in windows) if one is not None]
+def skimmed(*windows: Window) -> list[Told]:
+    return [told(one) for one in (skim(window.encode()) for window in windows) if one is not None]
 
 
 def fits(window: Window, policy: Policy) -> bool:

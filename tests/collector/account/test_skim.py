@@ -29,6 +29,8 @@ def four(build: SimpleNamespace, **changed: Any) -> Window:
         (module.SkimmedEngine, EngineWindow),
         (module.SkimmedWork, Work),
         (module.SkimmedCounts, Counts),
+        (module.SkimmedLosses, Losses),
+        (module.SkimmedCost, AgentCost),
     ],
 )
 def test_no_field_is_forgotten(skimmed: type[msgspec.Struct], whole: type[msgspec.Struct]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from joulefleet.window import Window
 from joulefleet_collector.account.accounting import Accounting
+from joulefleet_collector.account.numbers import told
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.skim import digest, skim
 from joulefleet_collector.rows import Row
@@ -168,7 +169,7 @@ def test_sums_do_not_depend_on_how_windows_came(tmp_path: Path, a_window: AWindo
         found = skim(window.encode())
         assert found is not None
         accounting.learn(digest(found), window)
-        marked.append((digest(found), found))
+        marked.append((digest(found), told(found)))
     together = accounting.at_once(marked)
     assert all(rows is not None for rows in together)
     at_once = [Accounted(one, one.encode(), rows or []) for one, rows in zip(windows, together, strict=True)]
