@@ -39,6 +39,16 @@ LONGEST_SPREAD_S = 120
 """A spread for 60,000 agents; more return a little faster."""
 
 
+_JSON = msgspec.json.Encoder()
+
+
+class _Life(msgspec.Struct, gc=False):
+    """How it stands with a stream: whether it has lived long enough, and whether it waits for a batch."""
+
+    is_over: bool = False
+    is_resting: bool = False
+
+
 class Streams:
     """All open streams of this collector."""
 
@@ -56,6 +66,7 @@ class Streams:
         self._chance = chance
         self._gate = gate
         self._open: set[web.WebSocketResponse] = set()
+        self._goodbyes: set[asyncio.Task[None]] = set()
         self._opener = Opener()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -81,19 +92,30 @@ class Streams:
         await asyncio.gather(*(self._say_goodbye(stream) for stream in list(self._open)))
 
     async def _answer_all(self, stream: web.WebSocketResponse, token: str) -> None:
-        loop = asyncio.get_running_loop()
-        batches = StreamOpener()
-        ends_s = loop.time() + LIFE_S * self._chance.uniform(1 - LIFE_SPREAD, 1 + LIFE_SPREAD)
-        while (left_s := ends_s - loop.time()) > 0:
-            try:
-                message = await stream.receive(timeout=left_s)
-            except TimeoutError:
-                return
-            if message.type != WSMsgType.BINARY:
-                return
-            answer = await self._answer(batches, message.data, token)
-            self._ingest.meters.answered(answer.status, len(message.data))
-            await stream.send_bytes(msgspec.json.encode(answer))
+        batches, life = StreamOpener(), _Life()
+        life_s = LIFE_S * self._chance.uniform(1 - LIFE_SPREAD, 1 + LIFE_SPREAD)
+        # One timer for the whole stream: to wait for each message with a time limit costs more than to read it.
+        end = asyncio.get_running_loop().call_later(life_s, self._end_life, stream, life)
+        try:
+            while not life.is_over:
+                life.is_resting = True
+                message = await stream.receive()
+                life.is_resting = False
+                if message.type != WSMsgType.BINARY:
+                    return
+                answer = await self._answer(batches, message.data, token)
+                self._ingest.meters.answered(answer.status, len(message.data))
+                await stream.send_bytes(_JSON.encode(answer))
+        finally:
+            end.cancel()
+
+    def _end_life(self, stream: web.WebSocketResponse, life: _Life) -> None:
+        """The stream has lived long enough; a batch that is on its way is answered before the goodbye."""
+        life.is_over = True
+        if life.is_resting:
+            goodbye = asyncio.get_running_loop().create_task(self._say_goodbye(stream))
+            self._goodbyes.add(goodbye)
+            goodbye.add_done_callback(self._goodbyes.discard)
 
     async def _answer(self, batches: StreamOpener, body: bytes, token: str) -> Answer:
         try:

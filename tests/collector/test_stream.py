@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -147,3 +148,38 @@ async def test_a_stream_ends_with_a_goodbye_when_it_has_lived_long_enough(
         await hello_of(ws)
         closed = await ws.receive(timeout=10)
         assert str(closed.extra).startswith(GOODBYE)
+
+
+async def test_a_batch_that_is_under_way_is_answered_before_the_goodbye(
+    store: EmbeddedStore, account: Account, start_ns: int, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slow(window: Window) -> list[Row]:
+        begun.set()
+        assert may_go_on.wait(30)
+        return account(window)
+
+    loop = asyncio.get_running_loop()
+    lives: list[Callable[[], object]] = []
+    real = loop.call_later
+
+    def watched(delay: float, act: Callable[..., object], *args: Any, **context: Any) -> asyncio.TimerHandle:
+        if delay > module.LIFE_S / 4:
+            lives.append(lambda: act(*args))
+        return real(delay, act, *args, **context)
+
+    monkeypatch.setattr(loop, "call_later", watched)
+    async with (
+        streaming(store, slow, start_ns) as (url, _),
+        aiohttp.ClientSession() as client,
+        client.ws_connect(url + STREAM_PATH) as ws,
+    ):
+        await hello_of(ws)
+        await ws.send_bytes(pack([a_window().encode()], batch_id=3))
+        assert await asyncio.to_thread(begun.wait, 30)
+        (end_of_life,) = lives
+        end_of_life()
+        may_go_on.set()
+        assert msgspec.json.decode(await ws.receive_bytes(timeout=10), type=Answer).id == 3
+        assert str((await ws.receive(timeout=10)).extra).startswith(GOODBYE)
