@@ -23,10 +23,10 @@ from joulefleet_collector.store.store import MINUTE_NS, Accounted, StoreUnavaila
 from joulefleet_collector.store.sums import Block, Blocks, Ints, add_up, joined, newest, pack, unpack
 from joulefleet_collector.store.table import Table
 
-SHARDS = 64
+SHARDS = 32
 AT_ONCE = 32
 """Windows of one write that are brought into the sums at once."""
-TURN = 2_000
+TURN = 4_000
 """Windows that are kept before the next shard has its turn; so at most SHARDS times as many wait."""
 MAX_SERIES = 20_000
 """Numbers of series kept by their tags; those of a sheet are kept with it."""

@@ -147,7 +147,7 @@ def test_rows_that_are_damaged_are_told_and_kept(opened: EmbeddedStore, put: Put
 def test_servers_are_spread_over_shards_and_stay_in_theirs() -> None:
     shards = [shard_of(f"server-{number}") for number in range(10 * SHARDS)]
     assert set(shards) == set(range(SHARDS))
-    assert shard_of("gpu-17") == 46
+    assert shard_of("gpu-17") == 14
 
 
 def board_of(window: Window) -> Window:
