@@ -48,15 +48,17 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 
 def told(window: Skimmed) -> Told:
     """What this window tells."""
-    works = [work for engine in window.engines for work in engine.work]
+    meters, engines = window.meters, window.engines
+    works = [work for engine in engines for work in engine.work]
     figures = chain(
-        chain.from_iterable(map(_of_meter, window.meters)),
-        [sum(meter.gaps_ns.values()) for meter in window.meters],
-        chain.from_iterable(map(_of_engine, window.engines)),
+        chain.from_iterable(map(_of_meter, meters)),
+        [sum(gaps.values()) if (gaps := meter.gaps_ns) else 0 for meter in meters],
+        chain.from_iterable(map(_of_engine, engines)),
         chain.from_iterable([_of_counts(work.counts) for work in works]),
         chain.from_iterable([_of_counts(work.late) for work in works]),
     )
-    return Told(window.start_ns, window.agent, window.losses, np.fromiter(figures, np.int64))
+    several = len(meters) * len(_METER + _GAPS) + len(engines) * len(_ENGINE) + 2 * len(works) * len(COUNT_FIELDS)
+    return Told(window.start_ns, window.agent, window.losses, np.fromiter(figures, np.int64, several))
 
 
 class Numbers(NamedTuple):
