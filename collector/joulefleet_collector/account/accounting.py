@@ -2,11 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import cast
 
 from joulefleet.window import Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.group import values_of
+from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.numbers import Told, fit, numbers_of
 from joulefleet_collector.account.plan import Plan, plan_of
 from joulefleet_collector.account.policy import Policy
@@ -15,6 +17,9 @@ from joulefleet_collector.sheet import Floats, Sheet, SheetRows
 
 MAX_PLANS = 50_000
 """Sets of declarations that are kept, some 4 kB each; the one that was not seen for longest goes."""
+
+MAX_LAYOUTS = 4_096
+"""Layouts that are kept of windows accounted one by one, some 10 kB each; the one not used for longest goes."""
 
 Planned = tuple[Plan, Sheet]
 
@@ -26,10 +31,11 @@ class Accounting:
         self._policy = policy
         self._known: OrderedDict[bytes, Planned | None] = OrderedDict()
         self._plans: dict[Plan, Plan] = {}
+        self._layout = lru_cache(MAX_LAYOUTS)(layout_of)
 
     def __call__(self, window: Window) -> list[Row]:
         """The rows of one window. Raises as `account`."""
-        return account(window, self._policy)
+        return account(window, self._policy, self._layout)
 
     def knows(self, mark: bytes) -> bool:
         """Whether a window of this digest was learnt."""

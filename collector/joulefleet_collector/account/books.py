@@ -1,11 +1,13 @@
 """The books of one boundary: every microjoule of it in one term, and which engines pair."""
 
+from functools import cached_property
+
 import msgspec
 
 from joulefleet.window import MeterWindow
 from joulefleet_collector.account.cover import Cover
 from joulefleet_collector.account.pair import pair
-from joulefleet_collector.account.residence import Held, Residence, is_sole, reside
+from joulefleet_collector.account.residence import Residence, Seat
 from joulefleet_collector.account.scene import Scene
 from joulefleet_collector.account.split import (
     Claims,
@@ -20,10 +22,9 @@ from joulefleet_collector.account.split import (
     split_idle,
     unmatched,
 )
-from joulefleet_collector.account.work import engine_weights
 
 
-class Books(msgspec.Struct, frozen=True, kw_only=True):
+class Books(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One boundary of one window."""
 
     cover: Cover
@@ -33,10 +34,20 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     terms: list[Term]
     """They add up to the energy of the cover's meters exactly."""
 
+    def of_engine(self, engine: int) -> list[Term]:
+        """The terms of one engine, by number; none where it does not pair."""
+        return self._by_engine.get(engine, [])
 
-def keep(cover: Cover, scene: Scene) -> Books:
+    @cached_property
+    def _by_engine(self) -> dict[int | None, list[Term]]:
+        found: dict[int | None, list[Term]] = {}
+        for term in self.terms:
+            found.setdefault(term.engine, []).append(term)
+        return found
+
+
+def keep(cover: Cover, residence: Residence, scene: Scene) -> Books:
     """The books of this boundary (ACCOUNTING sections 4 and 5)."""
-    residence = reside(cover, [engine.engine for engine in scene.engines], scene.declared)
     paired_ns = pair(cover, residence, scene)
     terms = _beside(cover, residence, scene) if cover.whole is None else _whole(cover.whole, cover, residence, scene)
     return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
@@ -79,39 +90,38 @@ def _is_blind(cover: Cover, residence: Residence, scene: Scene) -> bool:
 def _devices(cover: Cover, residence: Residence, scene: Scene, source: MeterWindow | None = None) -> list[Term]:
     return [
         term
-        for device, held in zip(cover.devices, residence.seats, strict=True)
-        for term in _device(device, held, scene, source)
+        for device, seat in zip(cover.devices, residence.by_device, strict=True)
+        for term in _device(device, seat, scene, source)
     ]
 
 
-def _device(device: MeterWindow, held: Held, scene: Scene, source: MeterWindow | None) -> list[Term]:
+def _device(device: MeterWindow, seat: Seat, scene: Scene, source: MeterWindow | None) -> list[Term]:
     if not scene.is_covered(device):
         return unmatched(device)
     pot = pot_of(device, source)
-    return split_idle(pot, held) + split_dynamic(pot, *_by_activity(held, scene))
+    return split_idle(pot, seat) + split_dynamic(pot, *_by_activity(seat, scene))
 
 
 def _host(pot: Pot, devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
-    held = residence.of_server()
-    return split_idle(pot, held) + split_dynamic(pot, *_host_claims(held, devices, cover, residence, scene))
+    seat = residence.of_server
+    return split_idle(pot, seat) + split_dynamic(pot, *_host_claims(seat, devices, cover, residence, scene))
 
 
 def _host_claims(
-    held: Held, devices: list[Term], cover: Cover, residence: Residence, scene: Scene
+    seat: Seat, devices: list[Term], cover: Cover, residence: Residence, scene: Scene
 ) -> tuple[Claims, str]:
-    if is_sole(held) or not cover.devices:
-        return _by_activity(held, scene)
+    if seat.is_sole or not cover.devices:
+        return _by_activity(seat, scene)
     if _is_blind(cover, residence, scene):
-        return reserved(held), "reservation"
+        return reserved(seat), "reservation"
     return following(devices), "accelerator"
 
 
-def _by_activity(held: Held, scene: Scene) -> tuple[Claims, str]:
+def _by_activity(seat: Seat, scene: Scene) -> tuple[Claims, str]:
     """Claims of those who hold a part of one thing on its dynamic energy, and the method."""
-    engines = sorted(held)
-    if len(engines) == 1:
-        return {("active", engines[0]): 1}, "exclusive"
-    if not all(scene.is_covered(scene.engines[engine]) for engine in engines):
+    if len(seat.engines) == 1:
+        return {("active", seat.engines[0]): 1}, "exclusive"
+    if not all(scene.is_covered(scene.engines[engine]) for engine in seat.engines):
         return {("unmatched", None): 1}, ""
-    method, weights = engine_weights([scene.engines[engine] for engine in engines], scene.policy)
-    return {("active", engine): weight for engine, weight in zip(engines, weights, strict=True)}, method
+    method, weights = scene.engine_weights(seat.engines)
+    return {("active", engine): weight for engine, weight in zip(seat.engines, weights, strict=True)}, method

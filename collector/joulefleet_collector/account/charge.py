@@ -1,32 +1,22 @@
 """What each model of each engine is charged at one boundary, and how far that depends on the weights chosen."""
 
-import msgspec
-
 from joulefleet.units import uj_to_j
 from joulefleet_collector.account.books import Books, keep
 from joulefleet_collector.account.scene import Scene
-from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.split import Term
-from joulefleet_collector.account.work import model_weights
 
-Charges = dict[tuple[int, int], list[Term]]
-"""Terms by number of the engine and place of the model in `by_model`; empty where the engine does not pair."""
+Charges = dict[tuple[int, int], list[int]]
+"""By number of the engine and place of the model in `by_model`: its microjoules of each of the engine's terms, in
+their order. Empty where the engine does not pair."""
 
 
 def charges(books: Books, scene: Scene) -> Charges:
     """The engines' terms, each split among the engine's models to the microjoule."""
-    weights = [model_weights(works, scene.policy) for works in scene.works]
-    charged: Charges = {(engine, model): [] for engine, each in enumerate(weights) for model in range(len(each))}
-    for term in books.terms:
-        if term.engine is not None:
-            for model, part_uj in enumerate(share_out(term.energy_uj, weights[term.engine])):
-                charged[term.engine, model].append(msgspec.structs.replace(term, energy_uj=part_uj))
+    charged: Charges = {}
+    for engine, works in enumerate(scene.works):
+        shared = [scene.among_models(engine, term.energy_uj) for term in books.of_engine(engine)]
+        for model in range(len(works)):
+            charged[engine, model] = [parts_uj[model] for parts_uj in shared]
     return charged
-
-
-def total_uj(terms: list[Term]) -> int:
-    """Energy of these terms."""
-    return sum(term.energy_uj for term in terms)
 
 
 def half_ranges_j(charged: Charges, books: Books, scene: Scene) -> dict[tuple[int, int], float]:
@@ -36,19 +26,18 @@ def half_ranges_j(charged: Charges, books: Books, scene: Scene) -> dict[tuple[in
     """
     totals = [_totals(charged)]
     if _by_tokens(books, scene):
-        totals += [_totals_at(weight, books, scene) for weight in scene.policy.decode_weight_range]
+        totals += [_totals(charges(_books_in(other, books, scene), other)) for other in scene.in_range]
     return {key: uj_to_j(max(t[key] for t in totals) - min(t[key] for t in totals)) / 2 for key in totals[0]}
 
 
 def _totals(charged: Charges) -> dict[tuple[int, int], int]:
-    return {key: total_uj(terms) for key, terms in charged.items()}
+    return {key: sum(parts_uj) for key, parts_uj in charged.items()}
 
 
-def _totals_at(decode_weight: int, books: Books, scene: Scene) -> dict[tuple[int, int], int]:
-    policy = msgspec.structs.replace(scene.policy, decode_weight=decode_weight)
-    other = msgspec.structs.replace(scene, policy=policy)
-    return _totals(charges(keep(books.cover, other), other))
+def _books_in(other: Scene, books: Books, scene: Scene) -> Books:
+    # Weights of tokens move energy between engines only where it was split by them; among models they always do.
+    return keep(books.cover, books.residence, other) if scene.asked_for_tokens() else books
 
 
 def _by_tokens(books: Books, scene: Scene) -> bool:
-    return any(term.method == "work" for term in books.terms) or any(len(works) > 1 for works in scene.works)
+    return any(len(works) > 1 for works in scene.works) or any(term.method == "work" for term in books.terms)

@@ -6,7 +6,7 @@ import msgspec
 
 from joulefleet.describe import Engine
 from joulefleet.units import ns_to_s
-from joulefleet.window import Window
+from joulefleet.window import MeterWindow, Window
 from joulefleet_collector.account.cover import DEVICE_KINDS, Cover, rank
 
 Tags = dict[str, str]
@@ -38,26 +38,26 @@ def window_tags(window: Window) -> Tags:
     }
 
 
-def engine_tags(engine: Engine, window: Window, covers: Sequence[Cover]) -> Tags:
-    """Tags of the rows of one engine."""
+def engine_tags(engine: Engine, meters: Sequence[MeterWindow], hardware: str, covers: Sequence[Cover]) -> Tags:
+    """Tags of the rows of one engine; `hardware` is the server's name for its own."""
     return {
         "software": engine.software,
         "version": engine.version,
-        "hardware": _of_devices(engine, window, covers) or engine.hardware or window.hardware or _of_server(window),
+        "hardware": _of_devices(engine, meters, covers) or engine.hardware or hardware or _of_server(meters),
         "group": engine.group,
     }
 
 
-def _of_devices(engine: Engine, window: Window, covers: Sequence[Cover]) -> str:
+def _of_devices(engine: Engine, meters: Sequence[MeterWindow], covers: Sequence[Cover]) -> str:
     if engine.devices:
         named = {reservation.meter for reservation in engine.devices}
     else:
         named = {device.meter.id for cover in covers[:1] for device in cover.devices}
-    models = {m.meter.hw_model for m in window.meters if m.meter.id in named and m.meter.kind in DEVICE_KINDS}
+    models = {m.meter.hw_model for m in meters if m.meter.id in named and m.meter.kind in DEVICE_KINDS}
     return "+".join(sorted(models - {""}))
 
 
-def _of_server(window: Window) -> str:
-    meters = [m.meter for m in window.meters if m.meter.kind in ("server", "host") and m.meter.hw_model]
-    best = sorted(meters, key=lambda meter: (meter.kind != "server", rank(meter)))
+def _of_server(meters: Sequence[MeterWindow]) -> str:
+    named = [m.meter for m in meters if m.meter.kind in ("server", "host") and m.meter.hw_model]
+    best = sorted(named, key=lambda meter: (meter.kind != "server", rank(meter)))
     return best[0].hw_model if best else ""

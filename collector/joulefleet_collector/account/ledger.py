@@ -3,7 +3,6 @@
 from joulefleet.reading import COUNT_FIELDS, Counts
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet_collector.account.books import Books
-from joulefleet_collector.account.charge import total_uj
 from joulefleet_collector.account.identity import Entry
 from joulefleet_collector.account.scene import Scene
 from joulefleet_collector.account.sensor import by_sensor
@@ -15,7 +14,9 @@ def ledger(books: Books, scene: Scene) -> Entry:
     """The entry of this boundary. Energy of all its meters, whether they were covered or not."""
     meters = books.cover.meters
     metered_uj = sum(reading.energy_uj for reading in meters)
-    sums_uj = {bucket: total_uj([term for term in books.terms if term.bucket == bucket]) for bucket in BUCKETS}
+    sums_uj = dict.fromkeys(BUCKETS, 0)
+    for term in books.terms:
+        sums_uj[term.bucket] += term.energy_uj
     fields = {
         "window_s": ns_to_s(scene.step_ns),
         "covered_s": ns_to_s(min(reading.covered_ns for reading in meters)),
@@ -25,7 +26,7 @@ def ledger(books: Books, scene: Scene) -> Entry:
         **_other(books, scene, metered_uj),
         "late_j": uj_to_j(sum(reading.late_uj for reading in meters)),
         "rejected_j": uj_to_j(sum(reading.rejected_uj for reading in meters)),
-        **by_sensor((reading.meter, reading.energy_uj) for reading in meters),
+        **by_sensor((m.meter.grade, m.meter.sensor_class, m.energy_uj) for m in meters),
         **_unmetered(books, scene),
     }
     return Entry("ledger", {"boundary": books.cover.boundary}, fields)

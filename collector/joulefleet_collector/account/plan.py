@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from joulefleet.window import EngineWindow, MeterWindow, Window
-from joulefleet_collector.account.cover import Cover, covers
-from joulefleet_collector.account.identity import Tags, engine_tags, window_tags
+from joulefleet.window import EngineWindow, Window
+from joulefleet_collector.account.identity import Tags, window_tags
+from joulefleet_collector.account.layout import Declared, Placed, layout_of
 from joulefleet_collector.account.measured import facts, meter, work
-from joulefleet_collector.account.residence import Residence, reside
+from joulefleet_collector.account.residence import Residence
 from joulefleet_collector.sheet import Sheet
 
 NOBODY = -1
@@ -56,13 +56,14 @@ def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
     tenants or was never read, where a boundary has no device, and where there is no boundary at all.
     """
     engines = sorted(window.engines, key=lambda e: e.engine.id)
-    meters = sorted(window.meters, key=lambda m: m.meter.id)
-    found = covers(meters, window.step_ns)
-    declared = [reading.meter for reading in meters]
-    residences = [reside(cover, [e.engine for e in engines], declared) for cover in found]
-    if not engines or not found or any(len(e.work) != 1 for e in engines) or not all(map(_is_exclusive, residences)):
+    if not engines or any(len(e.work) != 1 for e in engines):
         return None
-    tags = [engine_tags(engine.engine, window, found) for engine in engines]
+    places = sorted(range(len(window.meters)), key=lambda place: window.meters[place].meter.id)
+    declared = tuple(window.meters[place].meter for place in places)
+    layout = layout_of(Declared(declared, tuple(e.engine for e in engines), window.step_ns, window.hardware))
+    found, residences, tags = layout.covers, layout.residences, layout.tags
+    if not found or not all(map(_is_exclusive, residences)):
+        return None
     usage, usage_rows = _distinct(
         [_usage_tags(cover, *each) for cover in found for each in zip(tags, engines, strict=True)]
     )
@@ -75,7 +76,7 @@ def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
         ("agent", {}),
         *(("facts", fact.tags) for fact in facts(window)),
     ]
-    planned = [_cover(cover, residence, window) for cover, residence in zip(found, residences, strict=True)]
+    planned = [_cover(cover, residence, places) for cover, residence in zip(found, residences, strict=True)]
     return _plan(window, engines, planned, usage_rows, work_rows), Sheet(window_tags(window), own)
 
 
@@ -101,17 +102,14 @@ def _plan(
     )
 
 
-def _cover(cover: Cover, residence: Residence, window: Window) -> CoverPlan:
-    def places(readings: Sequence[MeterWindow]) -> tuple[int, ...]:
-        return tuple(_place(reading, window.meters) for reading in readings)
-
+def _cover(cover: Placed, residence: Residence, places: Sequence[int]) -> CoverPlan:
     return CoverPlan(
         boundary=cover.boundary,
-        devices=places(cover.devices),
+        devices=tuple(places[place] for place in cover.devices),
         holders=tuple(next(iter(held), NOBODY) for held in residence.seats),
-        rest=places(cover.rest),
-        whole=None if cover.whole is None else _place(cover.whole, window.meters),
-        parts=places(cover.parts),
+        rest=tuple(places[place] for place in cover.rest),
+        whole=None if cover.whole is None else places[cover.whole],
+        parts=tuple(places[place] for place in cover.parts),
     )
 
 
@@ -121,7 +119,7 @@ def _is_exclusive(residence: Residence) -> bool:
     return seated and not residence.elsewhere and not residence.unmetered
 
 
-def _usage_tags(cover: Cover, tags: Tags, engine: EngineWindow) -> Tags:
+def _usage_tags(cover: Placed, tags: Tags, engine: EngineWindow) -> Tags:
     (only,) = engine.work
     return tags | {"boundary": cover.boundary, "model": only.key.model, "revision": only.key.revision}
 

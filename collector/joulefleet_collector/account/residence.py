@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cached_property
+from math import lcm
 
 import msgspec
 
@@ -13,8 +15,31 @@ Held = dict[int, Fraction]
 SERVER_ITSELF = ""
 
 
-class Residence(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the engines of a window are, as one boundary sees it."""
+class Seat(msgspec.Struct, frozen=True):
+    """Who holds which part of one thing, in whole numbers of one size."""
+
+    engines: tuple[int, ...]
+    """By number, in their order."""
+    parts: tuple[int, ...]
+    free: int
+    """What nobody holds."""
+
+    @property
+    def is_sole(self) -> bool:
+        """Whether one engine holds all of it."""
+        return len(self.engines) == 1 and not self.free
+
+
+def seat_of(held: Held) -> Seat:
+    """The same parts in whole numbers, which are quicker to share by than fractions."""
+    whole = lcm(*(part.denominator for part in held.values()))
+    engines = tuple(sorted(held))
+    parts = tuple(int(held[engine] * whole) for engine in engines)
+    return Seat(engines, parts, whole - sum(parts))
+
+
+class Residence(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """Where the engines of a window are, as one boundary sees it. What is asked of it twice is found once."""
 
     seats: tuple[Held, ...]
     """Of each device of the cover, in its order."""
@@ -28,38 +53,39 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True):
         """All things on which an engine may hold a part."""
         return self.seats + self.elsewhere
 
-    def of_server(self) -> Held:
+    @cached_property
+    def by_device(self) -> tuple[Seat, ...]:
+        """The seats in whole numbers."""
+        return tuple(map(seat_of, self.seats))
+
+    @cached_property
+    def of_server(self) -> Seat:
         """Part of the server that each engine holds: the mean over its accelerators."""
         held: Held = {}
         for seat in self.everything:
             for engine, part in seat.items():
                 held[engine] = held.get(engine, Fraction(0)) + part / len(self.everything)
-        return held
-
-
-def is_sole(held: Held) -> bool:
-    """Whether one engine holds all of it."""
-    return len(held) == 1 and sum(held.values()) == 1
+        return seat_of(held)
 
 
 def reside(cover: Cover, engines: Sequence[Engine], declared: Sequence[Meter]) -> Residence:
     """Where the engines are. Those that name no device share all of them equally; what is reserved more than once
     over is shared in proportion."""
     by_id = {meter.id: meter for meter in declared}
-    asked: dict[str, Held] = {device.meter.id: {} for device in cover.devices}
+    devices = {device.meter.id: device.meter for device in cover.devices}
+    asked: dict[str, Held] = {device: {} for device in devices}
     for number, engine in enumerate(engines):
-        for device, part in _wishes(engine, cover, by_id):
+        for device, part in _wishes(engine, devices, by_id):
             held = asked.setdefault(device, {})
-            held[number] = held.get(number, Fraction(0)) + part
+            held[number] = held[number] + part if number in held else part
     if not asked:
         asked[SERVER_ITSELF] = {}
     _seat_everywhere(asked, [number for number, engine in enumerate(engines) if not engine.devices])
-    measured = {device.meter.id for device in cover.devices}
     return Residence(
         seats=tuple(_at_most_whole(asked[device.meter.id]) for device in cover.devices),
-        elsewhere=tuple(_at_most_whole(held) for name, held in asked.items() if name not in measured),
+        elsewhere=tuple(_at_most_whole(held) for name, held in asked.items() if name not in devices),
         unmetered=frozenset(
-            number for name, held in asked.items() if name not in measured | {SERVER_ITSELF} for number in held
+            number for name, held in asked.items() if name not in devices and name != SERVER_ITSELF for number in held
         ),
     )
 
@@ -69,26 +95,25 @@ def _seat_everywhere(asked: dict[str, Held], everywhere: list[int]) -> None:
         held.update((number, Fraction(1, len(everywhere))) for number in everywhere)
 
 
-def _wishes(engine: Engine, cover: Cover, declared: dict[str, Meter]) -> Iterator[tuple[str, Fraction]]:
+def _wishes(engine: Engine, devices: dict[str, Meter], declared: dict[str, Meter]) -> Iterator[tuple[str, Fraction]]:
     """Id of each device that an engine names, as the cover knows it, and the part of it that the engine asks for."""
     for reservation in engine.devices:
-        asked = Fraction(reservation.share_ppm, WHOLE)
         named = declared.get(reservation.meter)
-        found = [] if named is None else [(d.id, _pieces(d, named, declared)) for d in _of(named, cover, declared)]
+        found = [] if named is None else [(d.id, _pieces(d, named, declared)) for d in _of(named, devices, declared)]
         for device, pieces in found or [(reservation.meter, 1)]:
-            yield device, asked / pieces
+            yield device, Fraction(reservation.share_ppm, WHOLE * pieces)
 
 
-def _of(named: Meter, cover: Cover, declared: dict[str, Meter]) -> list[Meter]:
+def _of(named: Meter, devices: dict[str, Meter], declared: dict[str, Meter]) -> list[Meter]:
     """Devices of the cover that measure the named one: itself, another source of it, its whole, or its parts."""
-    devices = [device.meter for device in cover.devices]
-    same = [device for device in devices if device.id == named.id]
-    same = same or [device for device in devices if named.device and device.device == named.device]
+    if named.id in devices:
+        return [devices[named.id]]
+    same = [device for device in devices.values() if named.device and device.device == named.device]
     if same:
         return same
     around = ancestors(named, declared)
-    related = [device for device in devices if device.id in around or named.id in ancestors(device, declared)]
-    holders = [device for device in devices if named.kind in device.contains]
+    related = [each for each in devices.values() if each.id in around or named.id in ancestors(each, declared)]
+    holders = [each for each in devices.values() if named.kind in each.contains]
     return related or (holders if len(holders) == 1 else [])
 
 
@@ -103,5 +128,7 @@ def _pieces(device: Meter, named: Meter, declared: dict[str, Meter]) -> int:
 
 
 def _at_most_whole(held: Held) -> Held:
+    if len(held) < 2 and all(part <= 1 for part in held.values()):
+        return held
     total = sum(held.values(), Fraction(0))
     return {number: part / total for number, part in held.items()} if total > 1 else held

@@ -1,27 +1,25 @@
 """Sharing out an amount in whole units, so that the parts add up to it exactly."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 
-def share_out(total: int, weights: Sequence[int | Fraction]) -> list[int]:
+def share_out(total: int, weights: Sequence[int]) -> list[int]:
     """Parts of `total` in proportion to the weights, by largest remainder; equal remainders in the order given.
 
     Raises ValueError where the total or a weight is negative, or where there is something to share and nobody to
     take it.
     """
     whole = sum(weights)
-    if total < 0 or any(weight < 0 for weight in weights):
+    if total < 0 or min(weights, default=0) < 0:
         raise ValueError(f"a share of {total} by {list(weights)}: neither may be negative")
     if whole == 0:
         if total:
             raise ValueError(f"{total} to share, and no weight above 0 among {list(weights)}")
         return [0] * len(weights)
-    takers = [k for k, weight in enumerate(weights) if weight]
-    if len(takers) == 1:
-        return [total * (k == takers[0]) for k in range(len(weights))]
     parts = [total * weight // whole for weight in weights]
-    by_rest = sorted(range(len(parts)), key=lambda k: parts[k] * whole - total * weights[k])
-    for k in by_rest[: total - sum(parts)]:
-        parts[k] += 1
+    left = total - sum(parts)
+    if left:
+        by_rest = sorted(range(len(parts)), key=lambda k: parts[k] * whole - total * weights[k])
+        for k in by_rest[:left]:
+            parts[k] += 1
     return parts

@@ -1,19 +1,18 @@
 """Splitting one meter's energy, to the microjoule, among those who hold or used what it measures."""
 
-from fractions import Fraction
 from typing import Literal
 
 import msgspec
 
 from joulefleet.units import mw_ns_to_uj
 from joulefleet.window import MeterWindow
-from joulefleet_collector.account.residence import Held, is_sole
+from joulefleet_collector.account.residence import Seat
 from joulefleet_collector.account.share import share_out
 
 Bucket = Literal["active", "idle", "idle_unallocated", "unattributed", "unmatched"]
 BUCKETS: tuple[Bucket, ...] = ("active", "idle", "idle_unallocated", "unattributed", "unmatched")
 
-Claims = dict[tuple[Bucket, int | None], int | Fraction]
+Claims = dict[tuple[Bucket, int | None], int]
 """Weights by where a part goes: the bucket, and the number of the engine where it is an engine's."""
 
 
@@ -65,11 +64,13 @@ def host_pot(whole: MeterWindow, devices: tuple[MeterWindow, ...]) -> Pot:
     return Pot(source=whole, idle_uj=idle, dynamic_uj=energy - idle, learnt=learnt)
 
 
-def split_idle(pot: Pot, held: Held) -> list[Term]:
+def split_idle(pot: Pot, seat: Seat) -> list[Term]:
     """The idle part by reservation; what nobody holds is `idle_unallocated`."""
-    claims: Claims = {("idle", engine): held[engine] for engine in sorted(held)}
-    claims["idle_unallocated", None] = 1 - sum(held.values())
-    return _terms(pot, pot.idle_uj, claims, "exclusive" if is_sole(held) else "reservation")
+    if pot.idle_uj == 0:
+        return []
+    claims: Claims = {("idle", engine): part for engine, part in zip(seat.engines, seat.parts, strict=True)}
+    claims["idle_unallocated", None] = seat.free
+    return _terms(pot, pot.idle_uj, claims, "exclusive" if seat.is_sole else "reservation")
 
 
 def split_dynamic(pot: Pot, claims: Claims, method: str) -> list[Term]:
@@ -77,10 +78,10 @@ def split_dynamic(pot: Pot, claims: Claims, method: str) -> list[Term]:
     return _terms(pot, pot.dynamic_uj, claims if any(claims.values()) else {("unattributed", None): 1}, method)
 
 
-def reserved(held: Held) -> Claims:
+def reserved(seat: Seat) -> Claims:
     """Claims on dynamic energy by reservation, where nothing better is known."""
-    claims: Claims = {("active", engine): held[engine] for engine in sorted(held)}
-    claims["unattributed", None] = 1 - sum(held.values())
+    claims: Claims = {("active", engine): part for engine, part in zip(seat.engines, seat.parts, strict=True)}
+    claims["unattributed", None] = seat.free
     return claims
 
 
@@ -108,7 +109,7 @@ def scaled(terms: list[Term], energy_uj: int) -> list[Term]:
 def _terms(pot: Pot, energy_uj: int, claims: Claims, method: str) -> list[Term]:
     if energy_uj == 0:
         return []
-    parts = share_out(energy_uj, list(claims.values()))
+    parts = share_out(energy_uj, tuple(claims.values()))
     return [
         Term(
             source=pot.source,

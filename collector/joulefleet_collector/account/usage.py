@@ -1,25 +1,38 @@
 """Usage rows: the joules of each boundary, engine and model, beside the work that they paid for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from joulefleet.describe import Grade, SensorClass
 from joulefleet.reading import Counts
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet.window import EngineWindow
 from joulefleet_collector.account.books import Books
-from joulefleet_collector.account.charge import charges, half_ranges_j, total_uj
+from joulefleet_collector.account.charge import charges, half_ranges_j
 from joulefleet_collector.account.identity import Entry, Tags
 from joulefleet_collector.account.scene import Scene
 from joulefleet_collector.account.sensor import by_sensor
 from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.split import Term
-from joulefleet_collector.account.uncertainty import independent_j2
-from joulefleet_collector.account.work import counted, full_sum, model_weights
+from joulefleet_collector.account.split import Bucket, Term
+from joulefleet_collector.account.uncertainty import independent_j2, origins_of
+from joulefleet_collector.account.work import counted
 from joulefleet_collector.rows import METHODS
 
 Fields = dict[str, float]
+_BY_METHOD = {method: f"by_{method}_j" for method in METHODS}
 
 
-def usage(books: Books, scene: Scene, tags: list[Tags]) -> Iterator[Entry]:
+class Label(NamedTuple):
+    """What decides in which fields of a row a term's energy is."""
+
+    bucket: Bucket
+    method: str
+    learnt: bool
+    grade: Grade
+    sensor_class: SensorClass
+
+
+def usage(books: Books, scene: Scene, tags: Sequence[Tags]) -> Iterator[Entry]:
     """One entry for each engine and model at this boundary; `tags` are the engines', by number.
 
     An engine that does not pair has one too: without energy, and its work among the unmetered.
@@ -27,63 +40,86 @@ def usage(books: Books, scene: Scene, tags: list[Tags]) -> Iterator[Entry]:
     charged = charges(books, scene)
     half_ranges = half_ranges_j(charged, books, scene)
     for number, engine in enumerate(scene.engines):
-        works, paired_ns = scene.works[number], books.paired_ns.get(number)
-        loads = _loads(engine, model_weights(works, scene.policy), paired_ns is not None)
+        works, paired_ns, terms = scene.works[number], books.paired_ns.get(number), books.of_engine(number)
+        labels, origins = [_label(term) for term in terms], origins_of(terms, scene.policy)
+        loads = _loads(engine, scene.model_weights[number], paired_ns is not None)
         for place, (work, load) in enumerate(zip(works, loads, strict=True)):
-            terms = charged[number, place]
+            parts_uj = charged[number, place]
+            joules = _by_label(labels, parts_uj)
             fields = {
                 "window_s": ns_to_s(scene.step_ns),
                 "paired_s": ns_to_s(paired_ns or 0),
-                **_energy(terms),
-                **_paid_for(terms, work.counts),
+                **_energy(joules),
+                **_paid_for(joules, work.counts),
                 **_work(work.counts, paired_ns is not None),
                 **counted(work.late, "late_"),
                 **load,
-                "independent_j2": independent_j2(terms, paired_ns or 0, scene.step_ns, scene.policy),
+                "independent_j2": independent_j2(origins, parts_uj, paired_ns or 0, scene.step_ns),
                 "allocation_j": half_ranges[number, place],
             }
             model = {"boundary": books.cover.boundary, "model": work.model, "revision": work.revision}
             yield Entry("usage", tags[number] | model, fields)
 
 
-def _energy(terms: list[Term]) -> Fields:
-    idle = [term for term in terms if term.bucket == "idle"]
+def _label(term: Term) -> Label:
+    meter = term.source.meter
+    return Label(term.bucket, term.method, term.learnt, meter.grade, meter.sensor_class)
+
+
+def _by_label(labels: Sequence[Label], parts_uj: Sequence[int]) -> dict[Label, int]:
+    sums = dict.fromkeys(labels, 0)
+    for label, part_uj in zip(labels, parts_uj, strict=True):
+        sums[label] += part_uj
+    return sums
+
+
+def _energy(joules: dict[Label, int]) -> Fields:
+    default_uj = sum([each for label, each in joules.items() if label.bucket == "idle" and not label.learnt])
+    methods = dict.fromkeys(METHODS, 0)
+    for label, each in joules.items():
+        methods[label.method] += each
     return {
-        "active_j": _j([term for term in terms if term.bucket == "active"]),
-        "idle_j": _j(idle),
-        "idle_default_j": _j([term for term in idle if not term.learnt]),
-        **by_sensor((term.source.meter, term.energy_uj) for term in terms),
-        **{f"by_{method}_j": _j([term for term in terms if term.method == method]) for method in METHODS},
+        "active_j": uj_to_j(_in_bucket(joules, "active")),
+        "idle_j": uj_to_j(_in_bucket(joules, "idle")),
+        "idle_default_j": uj_to_j(default_uj),
+        **by_sensor((label.grade, label.sensor_class, each) for label, each in joules.items()),
+        **{_BY_METHOD[method]: uj_to_j(energy_uj) for method, energy_uj in methods.items()},
     }
 
 
-def _paid_for(terms: list[Term], counts: Counts) -> Fields:
+def _in_bucket(joules: dict[Label, int], bucket: Bucket) -> int:
+    return sum([each for label, each in joules.items() if label.bucket == bucket])
+
+
+def _paid_for(joules: dict[Label, int], counts: Counts) -> Fields:
     """Numerators: the energy of this row once for each count that is known."""
-    total_tokens = _total_tokens(counts)
-    whole, active = _j(terms), _j([term for term in terms if term.bucket == "active"])
-    known = {"requests": counts.requests_ok, "output_tokens": counts.output_tokens, "total_tokens": total_tokens}
+    whole, active = uj_to_j(sum(joules.values())), uj_to_j(_in_bucket(joules, "active"))
     fields: Fields = {}
-    for what, count in known.items():
-        if count is not None:
-            fields |= {f"{what}_j": whole, f"{what}_active_j": active}
+    if counts.requests_ok is not None:
+        fields |= {"requests_j": whole, "requests_active_j": active}
+    if counts.output_tokens is not None:
+        fields |= {"output_tokens_j": whole, "output_tokens_active_j": active}
+    if _total_tokens(counts) is not None:
+        fields |= {"total_tokens_j": whole, "total_tokens_active_j": active}
     return fields
 
 
 def _work(counts: Counts, pairs: bool) -> Fields:
     """The counts where they belong, and 0 where they do not."""
-    done, total_tokens = counted(counts), _total_tokens(counts)
+    done, unmetered, total_tokens = counted(counts), counted(counts, "unmetered_"), _total_tokens(counts)
     if total_tokens is not None:
-        done["total_tokens"] = float(total_tokens) if pairs else 0.0
-    unmetered = counted(counts, "unmetered_")
+        done["total_tokens"] = float(total_tokens)
     if pairs:
         return done | dict.fromkeys(unmetered, 0.0)
     return dict.fromkeys(done, 0.0) | unmetered
 
 
 def _total_tokens(counts: Counts) -> int | None:
-    computed = full_sum((counts.prompt_tokens, None if counts.cached_tokens is None else -counts.cached_tokens))
+    prompts, cached, outputs = counts.prompt_tokens, counts.cached_tokens, counts.output_tokens
+    if prompts is None or cached is None or outputs is None:
+        return None
     # Two counters read at one instant need not agree: what was computed is not less than nothing.
-    return full_sum((None if computed is None else max(computed, 0), counts.output_tokens))
+    return max(prompts - cached, 0) + outputs
 
 
 def _loads(engine: EngineWindow, weights: list[int], pairs: bool) -> list[Fields]:
@@ -97,7 +133,3 @@ def _loads(engine: EngineWindow, weights: list[int], pairs: bool) -> list[Fields
         for load, part in zip(loads, share_out(abs(change), weights), strict=True):
             load["running_delta"] = float(part if change > 0 else -part)
     return loads
-
-
-def _j(terms: list[Term]) -> float:
-    return uj_to_j(total_uj(terms))

@@ -1,13 +1,16 @@
 """What an engine did for each of its models, and the weights by which energy is split among engines and models."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import msgspec
 
 from joulefleet.reading import COUNT_FIELDS, Counts
-from joulefleet.window import EngineWindow
+from joulefleet.window import EngineWindow, Work
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.rows import COUNT_FIELDS as ROW_FIELDS
+
+_row_counts, _counts = attrgetter(*ROW_FIELDS), attrgetter(*COUNT_FIELDS)
 
 
 class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +26,10 @@ class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
 
 def by_model(engine: EngineWindow) -> list[ModelWork]:
     """An engine's work by model and revision, in their order; one without a name where it was never read."""
-    keys = sorted({(work.key.model, work.key.revision) for work in engine.work})
-    return [_work_for(engine, model, revision) for model, revision in keys] or [ModelWork()]
+    by_key: dict[tuple[str, str], list[Work]] = {}
+    for work in engine.work:
+        by_key.setdefault((work.key.model, work.key.revision), []).append(work)
+    return [_together(*key, by_key[key]) for key in sorted(by_key)] or [ModelWork()]
 
 
 def known_sum(counts: Iterable[int | None]) -> int | None:
@@ -41,8 +46,9 @@ def full_sum(counts: Iterable[int | None]) -> int | None:
 
 def counted(counts: Counts, prefix: str = "") -> dict[str, float]:
     """Those counts that are known, as fields of a row; what is not known has no field."""
-    known = {field: getattr(counts, field) for field in ROW_FIELDS}
-    return {prefix + field: float(count) for field, count in known.items() if count is not None}
+    names = ROW_FIELDS if not prefix else [prefix + field for field in ROW_FIELDS]
+    known = zip(names, _row_counts(counts), strict=True)
+    return {name: float(count) for name, count in known if count is not None}
 
 
 def work_units(works: Sequence[ModelWork], policy: Policy) -> list[int] | None:
@@ -133,11 +139,14 @@ def _output(work: ModelWork) -> int:
     return work.counts.output_tokens or 0
 
 
-def _work_for(engine: EngineWindow, model: str, revision: str) -> ModelWork:
-    mine = [work for work in engine.work if (work.key.model, work.key.revision) == (model, revision)]
+def _together(model: str, revision: str, tenants: Sequence[Work]) -> ModelWork:
+    if len(tenants) == 1:
+        return ModelWork(model=model, revision=revision, counts=tenants[0].counts, late=tenants[0].late)
+    counts = zip(*[_counts(work.counts) for work in tenants], strict=True)
+    late = zip(*[_counts(work.late) for work in tenants], strict=True)
     return ModelWork(
         model=model,
         revision=revision,
-        counts=Counts(**{field: full_sum(getattr(work.counts, field) for work in mine) for field in COUNT_FIELDS}),
-        late=Counts(**{field: known_sum(getattr(work.late, field) for work in mine) for field in COUNT_FIELDS}),
+        counts=Counts(**dict(zip(COUNT_FIELDS, map(full_sum, counts), strict=True))),
+        late=Counts(**dict(zip(COUNT_FIELDS, map(known_sum, late), strict=True))),
     )

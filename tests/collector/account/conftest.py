@@ -10,6 +10,10 @@ from joulefleet.describe import Engine, Meter, Reservation
 from joulefleet.reading import Counts, WorkKey
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
 from joulefleet.window import EngineWindow, MeterWindow, Window, Work
+from joulefleet_collector.account.books import Books, keep
+from joulefleet_collector.account.cover import Cover
+from joulefleet_collector.account.residence import reside
+from joulefleet_collector.account.scene import Scene
 from joulefleet_collector.rows import Row
 
 STEP_S = 60
@@ -88,6 +92,11 @@ def find(rows: Sequence[Row], kind: str, **tags: str) -> dict[str, float]:
     found = [row for row in rows if row.kind == kind and tags.items() <= row.tags.items()]
     assert len(found) == 1, f"{len(found)} rows of kind {kind} with {tags}"
     return found[0].fields
+
+
+def books(cover: Cover, scene: Scene) -> Books:
+    """The books of this boundary, with the engines where they declare to be."""
+    return keep(cover, reside(cover, scene.served, scene.declared), scene)
 
 
 BOARDS = ("gpu0", "gpu1", "gpu2")
@@ -185,8 +194,8 @@ def servers(draw: st.DrawFn) -> Window:
 
 @pytest.fixture(scope="session")
 def build() -> SimpleNamespace:
-    """Builders of windows and their parts, in joules, watts and seconds, and `find` for rows."""
-    return SimpleNamespace(meter=meter, work=work, engine=engine, window=window, find=find)
+    """Builders of windows and their parts, in joules, watts and seconds, `books` of a cover, and `find` for rows."""
+    return SimpleNamespace(meter=meter, work=work, engine=engine, window=window, find=find, books=books)
 
 
 @pytest.fixture(scope="session")

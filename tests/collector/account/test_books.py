@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from joulefleet.units import uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow
-from joulefleet_collector.account.books import Books, keep
+from joulefleet_collector.account.books import Books
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.scene import scene_of
@@ -15,7 +15,9 @@ from joulefleet_collector.account.scene import scene_of
 
 def books(build: SimpleNamespace, boundary: str, meters: list[MeterWindow], engines: list[EngineWindow]) -> Books:
     scene = scene_of(build.window(meters, engines), Policy())
-    return next(keep(cover, scene) for cover in covers(scene.meters, scene.step_ns) if cover.boundary == boundary)
+    return next(
+        build.books(cover, scene) for cover in covers(scene.meters, scene.step_ns) if cover.boundary == boundary
+    )
 
 
 def told_j(kept: Books) -> dict[tuple[str, int | None], float]:
@@ -32,10 +34,12 @@ def methods(kept: Books) -> set[str]:
 
 @given(data=st.data())
 @settings(max_examples=200)
-def test_terms_add_up_to_the_microjoule(data: st.DataObject, generated: SimpleNamespace) -> None:
+def test_terms_add_up_to_the_microjoule(
+    data: st.DataObject, build: SimpleNamespace, generated: SimpleNamespace
+) -> None:
     scene = scene_of(data.draw(generated.windows()), Policy())
     for cover in covers(scene.meters, scene.step_ns):
-        kept = keep(cover, scene)
+        kept = build.books(cover, scene)
         assert sum(term.energy_uj for term in kept.terms) == sum(m.energy_uj for m in cover.meters)
         assert all(term.energy_uj >= 0 for term in kept.terms)
         assert {term.engine for term in kept.terms} <= {None, *kept.paired_ns}

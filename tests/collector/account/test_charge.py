@@ -7,40 +7,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.window import Window
-from joulefleet_collector.account.books import Books, keep
-from joulefleet_collector.account.charge import charges, half_ranges_j, total_uj
+from joulefleet_collector.account.books import Books
+from joulefleet_collector.account.charge import charges, half_ranges_j
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.scene import Scene, scene_of
 
 
-def kept(window: Window) -> tuple[Books, Scene]:
+def kept(build: SimpleNamespace, window: Window) -> tuple[Books, Scene]:
     scene = scene_of(window, Policy())
-    return keep(covers(scene.meters, scene.step_ns)[0], scene), scene
+    return build.books(covers(scene.meters, scene.step_ns)[0], scene), scene
 
 
-def half_ranges(window: Window) -> dict[tuple[int, int], float]:
-    books, scene = kept(window)
+def half_ranges(build: SimpleNamespace, window: Window) -> dict[tuple[int, int], float]:
+    books, scene = kept(build, window)
     return half_ranges_j(charges(books, scene), books, scene)
 
 
 def test_models_share_their_engines_energy(build: SimpleNamespace) -> None:
     works = [build.work("a", output_tokens=1), build.work("b", output_tokens=2)]
-    books, scene = kept(build.window([build.meter("gpu", 90, idle_w=0.5)], [build.engine("e", ["gpu"], works)]))
+    books, scene = kept(build, build.window([build.meter("gpu", 90, idle_w=0.5)], [build.engine("e", ["gpu"], works)]))
     charged = charges(books, scene)
-    assert {key: total_uj(terms) for key, terms in charged.items()} == {(0, 0): 30 * 10**6, (0, 1): 60 * 10**6}
-    assert {term.bucket: term.energy_uj for term in charged[0, 0]} == {"idle": 10 * 10**6, "active": 20 * 10**6}
+    assert {key: sum(parts_uj) for key, parts_uj in charged.items()} == {(0, 0): 30 * 10**6, (0, 1): 60 * 10**6}
+    buckets = [term.bucket for term in books.of_engine(0)]
+    assert dict(zip(buckets, charged[0, 0], strict=True)) == {"idle": 10 * 10**6, "active": 20 * 10**6}
 
 
 @given(data=st.data())
-def test_charges_are_the_terms_of_the_engines(data: st.DataObject, generated: SimpleNamespace) -> None:
+def test_charges_are_the_terms_of_the_engines(
+    data: st.DataObject, build: SimpleNamespace, generated: SimpleNamespace
+) -> None:
     scene = scene_of(data.draw(generated.windows()), Policy())
     for cover in covers(scene.meters, scene.step_ns):
-        books = keep(cover, scene)
+        books = build.books(cover, scene)
         charged = charges(books, scene)
         for number in range(len(scene.engines)):
-            mine = [term for term in books.terms if term.engine == number]
-            assert sum(total_uj(terms) for (n, _), terms in charged.items() if n == number) == total_uj(mine)
+            mine = sum(term.energy_uj for term in books.terms if term.engine == number)
+            assert sum(sum(parts_uj) for (n, _), parts_uj in charged.items() if n == number) == mine
 
 
 def test_the_range_is_that_of_the_decode_weight(build: SimpleNamespace) -> None:
@@ -48,7 +51,7 @@ def test_the_range_is_that_of_the_decode_weight(build: SimpleNamespace) -> None:
         build.engine("a", ["gpu"], [build.work(prompt_tokens=100, output_tokens=0)]),
         build.engine("b", ["gpu"], [build.work(prompt_tokens=0, output_tokens=10)]),
     ]
-    found = half_ranges(build.window([build.meter("gpu", 700)], engines))
+    found = half_ranges(build, build.window([build.meter("gpu", 700)], engines))
     # 100 : 50 at a weight of 5, 100 : 250 at 25
     half_j = 700 * (100 / 150 - 100 / 350) / 2
     assert found == {(0, 0): pytest.approx(half_j), (1, 0): pytest.approx(half_j)}
@@ -56,15 +59,15 @@ def test_the_range_is_that_of_the_decode_weight(build: SimpleNamespace) -> None:
 
 def test_models_of_one_engine_have_a_range(build: SimpleNamespace) -> None:
     works = [build.work("a", prompt_tokens=100, output_tokens=0), build.work("b", prompt_tokens=0, output_tokens=10)]
-    found = half_ranges(build.window([build.meter("gpu", 700)], [build.engine("e", ["gpu"], works)]))
+    found = half_ranges(build, build.window([build.meter("gpu", 700)], [build.engine("e", ["gpu"], works)]))
     assert found[0, 0] == found[0, 1] > 100
 
 
 def test_nothing_depends_on_weights_where_nothing_is_shared_by_tokens(build: SimpleNamespace) -> None:
     alone = build.engine("a", ["gpu"], [build.work(prompt_tokens=100, output_tokens=7)])
-    assert half_ranges(build.window([build.meter("gpu", 700)], [alone])) == {(0, 0): 0}
+    assert half_ranges(build, build.window([build.meter("gpu", 700)], [alone])) == {(0, 0): 0}
     busy = [
         build.engine(name, ["gpu"], [build.work(prompt_tokens=n, output_tokens=7, busy_ns=n)])
         for name, n in (("a", 1), ("b", 1_000))
     ]
-    assert half_ranges(build.window([build.meter("gpu", 700)], busy)) == {(0, 0): 0, (1, 0): 0}
+    assert half_ranges(build, build.window([build.meter("gpu", 700)], busy)) == {(0, 0): 0, (1, 0): 0}

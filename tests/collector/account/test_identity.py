@@ -10,7 +10,7 @@ from joulefleet_collector.account.identity import engine_tags, window_tags
 
 def hardware(build: SimpleNamespace, meters: list, engine: object, named: str = "") -> str:
     window = build.window(meters, [engine], hardware=named)
-    return engine_tags(engine.engine, window, covers(window.meters, window.step_ns))["hardware"]
+    return engine_tags(engine.engine, window.meters, window.hardware, covers(window.meters, window.step_ns))["hardware"]
 
 
 def test_a_window_is_told_by_its_key_and_labels(build: SimpleNamespace) -> None:
@@ -39,7 +39,7 @@ def test_an_engine_is_told_by_its_software_and_hardware(build: SimpleNamespace) 
     meters = [build.meter("gpu0", hw_model="H100"), build.meter("gpu1", hw_model="A100"), build.meter("gpu2")]
     engine = build.engine("e", ["gpu0", "gpu1", "gpu2"], version="0.9", group="g", hardware="told")
     window = build.window(meters, [engine])
-    assert engine_tags(engine.engine, window, covers(window.meters, window.step_ns)) == {
+    assert engine_tags(engine.engine, window.meters, window.hardware, covers(window.meters, window.step_ns)) == {
         "software": "vllm",
         "version": "0.9",
         "hardware": "A100+H100",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from joulefleet.units import s_to_ns
 from joulefleet.window import EngineWindow, MeterWindow
 from joulefleet_collector.account.cover import covers
-from joulefleet_collector.account.residence import Residence, is_sole, reside
+from joulefleet_collector.account.residence import Residence, Seat, reside, seat_of
 
 HALF, THIRD, WHOLE = Fraction(1, 2), Fraction(1, 3), Fraction(1)
 
@@ -20,7 +20,7 @@ def test_shares_are_as_reserved(build: SimpleNamespace) -> None:
     engines = [build.engine("a", [("gpu0", 0.25), "gpu1"]), build.engine("b", [("gpu0", 0.5)])]
     found = at("accelerator", [build.meter(name) for name in ("gpu0", "gpu1", "gpu2")], engines)
     assert found.seats == ({0: Fraction(1, 4), 1: HALF}, {0: WHOLE}, {})
-    assert found.of_server() == {0: Fraction(5, 12), 1: Fraction(1, 6)}
+    assert found.of_server == Seat((0, 1), (5, 2), 5)
     assert (found.elsewhere, found.unmetered) == ((), frozenset())
 
 
@@ -33,13 +33,13 @@ def test_engines_without_devices_share_all_of_them_equally(build: SimpleNamespac
     meters = [build.meter(name) for name in ("gpu0", "gpu1")]
     found = at("accelerator", meters, [build.engine(name) for name in "abc"])
     assert found.seats == ({0: THIRD, 1: THIRD, 2: THIRD},) * 2
-    assert is_sole(at("accelerator", meters, [build.engine("a")]).of_server())
+    assert at("accelerator", meters, [build.engine("a")]).of_server.is_sole
 
 
 def test_where_no_device_is_measured_engines_are_on_the_server_itself(build: SimpleNamespace) -> None:
     found = at("compute", [build.meter("package-0", kind="cpu_package")], [build.engine("a"), build.engine("b")])
     assert found.seats == ()
-    assert found.of_server() == {0: HALF, 1: HALF}
+    assert found.of_server == Seat((0, 1), (1, 1), 0)
     assert found.unmetered == frozenset()
 
 
@@ -48,7 +48,7 @@ def test_an_accelerator_without_a_meter_is_somewhere_else(build: SimpleNamespace
     assert found.seats == ({0: WHOLE},)
     assert found.elsewhere == ({1: WHOLE},)
     assert found.unmetered == {1}
-    assert found.of_server() == {0: HALF, 1: HALF}
+    assert found.of_server == Seat((0, 1), (1, 1), 0)
 
 
 def test_a_second_source_names_the_same_device(build: SimpleNamespace) -> None:
@@ -79,7 +79,18 @@ def test_a_board_is_not_given_to_one_of_several_modules_by_guess(build: SimpleNa
 
 
 def test_one_engine_on_part_of_a_device_does_not_hold_it(build: SimpleNamespace) -> None:
-    assert not is_sole({0: HALF})
-    assert not is_sole({0: HALF, 1: HALF})
-    assert not is_sole({})
-    assert is_sole({3: WHOLE})
+    assert not seat_of({0: HALF}).is_sole
+    assert not seat_of({0: HALF, 1: HALF}).is_sole
+    assert not seat_of({}).is_sole
+    assert seat_of({3: WHOLE}).is_sole
+
+
+def test_a_seat_is_told_in_whole_numbers() -> None:
+    assert seat_of({2: THIRD, 0: HALF}) == Seat((0, 2), (3, 2), 1)
+    assert seat_of({1: Fraction(0)}) == Seat((1,), (0,), 1)
+    assert seat_of({}) == Seat((), (), 1)
+
+
+def test_the_seats_of_devices_are_theirs(build: SimpleNamespace) -> None:
+    found = at("accelerator", [build.meter("gpu0"), build.meter("gpu1")], [build.engine("a", [("gpu1", 0.25)])])
+    assert found.by_device == (Seat((), (), 1), Seat((0,), (1,), 3))

@@ -1,15 +1,13 @@
 """Joules by how they are known."""
 
-from types import SimpleNamespace
-
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 from joulefleet_collector.account.sensor import by_sensor
 
 
-def test_each_joule_stands_under_its_grade_and_its_class(build: SimpleNamespace) -> None:
-    gpu = build.meter("gpu").meter
-    host = build.meter("host", kind="host", grade="modelled", sensor_class="modelled").meter
-    fields = by_sensor([(gpu, 2_000_000), (host, 500_000), (gpu, 1)])
+def test_each_joule_stands_under_its_grade_and_its_class() -> None:
+    fields = by_sensor(
+        [("counter", "onboard", 2_000_000), ("modelled", "modelled", 500_000), ("counter", "onboard", 1)]
+    )
     assert fields["counter_j"] == fields["class_onboard_j"] == 2.000001
     assert fields["modelled_j"] == fields["class_modelled_j"] == 0.5
     assert fields["percent_j"] == 0

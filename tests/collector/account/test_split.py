@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from joulefleet_collector.account.residence import seat_of
 from joulefleet_collector.account.split import (
     Pot,
     Term,
@@ -67,11 +68,11 @@ def test_idle_of_the_host_is_learnt_only_if_all_of_it_is(build: SimpleNamespace)
 
 
 def test_idle_nobody_reserved_is_unallocated(build: SimpleNamespace) -> None:
-    terms = split_idle(pot(build, idle=1_000), {0: HALF, 1: QUARTER})
+    terms = split_idle(pot(build, idle=1_000), seat_of({0: HALF, 1: QUARTER}))
     assert told(terms) == {("idle", 0): 500, ("idle", 1): 250, ("idle_unallocated", None): 250}
     assert {term.method for term in terms if term.engine is not None} == {"reservation"}
-    assert told(split_idle(pot(build, idle=7), {})) == {("idle_unallocated", None): 7}
-    (whole,) = split_idle(pot(build, idle=7), {0: Fraction(1)})
+    assert told(split_idle(pot(build, idle=7), seat_of({}))) == {("idle_unallocated", None): 7}
+    (whole,) = split_idle(pot(build, idle=7), seat_of({0: Fraction(1)}))
     assert whole.method == "exclusive"
 
 
@@ -84,7 +85,7 @@ def test_dynamic_energy_without_any_weight_is_unattributed(build: SimpleNamespac
 
 
 def test_the_method_stands_with_engines_only(build: SimpleNamespace) -> None:
-    terms = split_dynamic(pot(build, dynamic=9), reserved({0: HALF}), "reservation")
+    terms = split_dynamic(pot(build, dynamic=9), reserved(seat_of({0: HALF})), "reservation")
     assert [(t.bucket, t.energy_uj, t.method) for t in terms] == [
         ("active", 5, "reservation"),
         ("unattributed", 4, ""),

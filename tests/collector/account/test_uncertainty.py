@@ -8,7 +8,7 @@ from joulefleet.units import j_to_uj, s_to_ns
 from joulefleet.window import MeterWindow
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.split import Bucket, Term
-from joulefleet_collector.account.uncertainty import independent_j2
+from joulefleet_collector.account.uncertainty import independent_j2, origins_of
 
 STEP_NS = s_to_ns(60)
 POLICY = Policy(idle_learnt_error=0.05, idle_catalogue_error=0.25)
@@ -24,7 +24,7 @@ def exact(build: SimpleNamespace, energy_j: float = 6_000, **declared: int) -> M
 
 
 def j2(*terms: Term, covered_ns: int = STEP_NS) -> float:
-    return independent_j2(list(terms), covered_ns, STEP_NS, POLICY)
+    return independent_j2(origins_of(terms, POLICY), [term.energy_uj for term in terms], covered_ns, STEP_NS)
 
 
 def test_edges_are_mean_power_times_the_sensors_step(build: SimpleNamespace) -> None:
@@ -61,5 +61,5 @@ def test_meters_are_independent(build: SimpleNamespace) -> None:
 
 
 def test_no_charge_has_no_uncertainty(build: SimpleNamespace) -> None:
-    assert independent_j2([], 0, STEP_NS, POLICY) == 0
+    assert j2(covered_ns=0) == 0
     assert j2(term(build.meter("gpu", 0, covered_s=0), 0)) == 0

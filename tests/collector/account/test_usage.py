@@ -10,7 +10,6 @@ from joulefleet.describe import GRADES, SENSOR_CLASSES
 from joulefleet.reading import Counts
 from joulefleet.units import s_to_ns
 from joulefleet.window import Window
-from joulefleet_collector.account.books import keep
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.identity import Entry
 from joulefleet_collector.account.policy import Policy
@@ -19,16 +18,16 @@ from joulefleet_collector.account.usage import usage
 from joulefleet_collector.rows import COUNT_FIELDS, METHODS, USAGE
 
 
-def entries(window: Window) -> list[Entry]:
+def entries(build: SimpleNamespace, window: Window) -> list[Entry]:
     scene = scene_of(window, Policy())
     (cover,) = covers(scene.meters, scene.step_ns)
-    return list(usage(keep(cover, scene), scene, [{"software": e.engine.software} for e in scene.engines]))
+    return list(usage(build.books(cover, scene), scene, [{"software": e.engine.software} for e in scene.engines]))
 
 
 def one(build: SimpleNamespace, gpu_s: float = 60, **work: object) -> dict[str, float]:
     """Fields of one engine on one GPU of 100 J, 60 of them idle."""
     meters = [build.meter("gpu", 100, idle_w=1, covered_s=gpu_s)]
-    (entry,) = entries(build.window(meters, [build.engine("e", ["gpu"], [build.work(**work)])]))
+    (entry,) = entries(build, build.window(meters, [build.engine("e", ["gpu"], [build.work(**work)])]))
     return entry.fields
 
 
@@ -84,14 +83,14 @@ def test_late_work_is_apart(build: SimpleNamespace) -> None:
 def test_idle_from_a_catalogue_is_told(build: SimpleNamespace) -> None:
     for learnt, expected in ((True, 0), (False, 60)):
         meters = [build.meter("gpu", 100, idle_w=1, learnt=learnt)]
-        (entry,) = entries(build.window(meters, [build.engine("e", ["gpu"])]))
+        (entry,) = entries(build, build.window(meters, [build.engine("e", ["gpu"])]))
         assert entry.fields["idle_default_j"] == expected
 
 
 def test_what_an_engine_tells_as_a_whole_is_shared_by_its_models(build: SimpleNamespace) -> None:
     works = [build.work("a", output_tokens=30), build.work("b", output_tokens=10)]
     engine = build.engine("e", ["gpu"], works, running=(9, 1), running_s=100, restarts=3)
-    a, b = (entry.fields for entry in entries(build.window([build.meter("gpu", 100)], [engine])))
+    a, b = (entry.fields for entry in entries(build, build.window([build.meter("gpu", 100)], [engine])))
     assert (a["running_delta"], b["running_delta"]) == (-6, -2)
     assert (a["running_s"], b["running_s"]) == (75, 25)
     assert (a["restarts"], b["restarts"]) == (2, 1)
@@ -100,14 +99,14 @@ def test_what_an_engine_tells_as_a_whole_is_shared_by_its_models(build: SimpleNa
 
 def test_running_requests_count_over_paired_windows_only(build: SimpleNamespace) -> None:
     engine = build.engine("e", ["gpu"], [build.work()], running=(9, 1), running_s=100, restarts=1)
-    (entry,) = entries(build.window([build.meter("gpu", 100, covered_s=0)], [engine]))
+    (entry,) = entries(build, build.window([build.meter("gpu", 100, covered_s=0)], [engine]))
     assert not {"running_delta", "running_s"} & set(entry.fields)
     assert entry.fields["restarts"] == 1
 
 
 def test_an_entry_names_boundary_model_and_revision(build: SimpleNamespace) -> None:
     engine = build.engine("e", ["gpu"], [build.work("m", revision="fp8")])
-    (entry,) = entries(build.window([build.meter("gpu", 100)], [engine]))
+    (entry,) = entries(build, build.window([build.meter("gpu", 100)], [engine]))
     assert entry.tags == {"software": "vllm", "boundary": "accelerator", "model": "m", "revision": "fp8"}
 
 
@@ -117,18 +116,18 @@ def test_uncertainty_is_part_of_the_row(build: SimpleNamespace) -> None:
         build.engine("b", ["gpu"], [build.work(prompt_tokens=0, output_tokens=10)]),
     ]
     meters = [build.meter("gpu", 600, refresh_ns=s_to_ns(1))]
-    for entry in entries(build.window(meters, engines)):
+    for entry in entries(build, build.window(meters, engines)):
         assert entry.fields["independent_j2"] > 0
         assert entry.fields["allocation_j"] > 0
 
 
 @given(data=st.data())
 def test_joules_by_grade_class_and_method_are_the_joules_charged(
-    data: st.DataObject, generated: SimpleNamespace
+    data: st.DataObject, build: SimpleNamespace, generated: SimpleNamespace
 ) -> None:
     scene = scene_of(data.draw(generated.windows()), Policy())
     for cover in covers(scene.meters, scene.step_ns):
-        for entry in usage(keep(cover, scene), scene, [{} for _ in scene.engines]):
+        for entry in usage(build.books(cover, scene), scene, [{} for _ in scene.engines]):
             whole = pytest.approx(entry.fields["active_j"] + entry.fields["idle_j"], abs=1e-6)
             assert sum(entry.fields[f"{grade}_j"] for grade in GRADES) == whole
             assert sum(entry.fields[f"class_{name}_j"] for name in SENSOR_CLASSES) == whole
