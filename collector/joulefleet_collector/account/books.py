@@ -22,6 +22,7 @@ from joulefleet_collector.account.split import (
     split_idle,
     unmatched,
 )
+from joulefleet_collector.account.work import engine_weights
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -53,6 +54,11 @@ def keep(cover: Cover, residence: Residence, scene: Scene) -> Books:
     return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
 
 
+def splits_by_tokens(residence: Residence, scene: Scene) -> bool:
+    """Whether engines share something by their tokens, so that the weights of tokens matter to them."""
+    return any(_by_activity(seat, scene)[1] == "work" for seat in {*residence.by_device, residence.of_server})
+
+
 def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
     if term.engine is None or term.engine in paired_ns:
         return term
@@ -62,10 +68,10 @@ def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
 def _beside(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
     """Devices and the rest, each with a meter of its own."""
     devices = _devices(cover, residence, scene)
-    terms = list(devices)
+    terms, claimed = list(devices), _host_claims(devices, cover, residence, scene)
     for reading in cover.rest:
         covered = scene.is_covered(reading)
-        terms += _host(pot_of(reading), devices, cover, residence, scene) if covered else unmatched(reading)
+        terms += _host(pot_of(reading), residence, *claimed) if covered else unmatched(reading)
     return terms
 
 
@@ -74,12 +80,12 @@ def _whole(whole: MeterWindow, cover: Cover, residence: Residence, scene: Scene)
     if not scene.is_covered(whole):
         return unmatched(whole)
     if not cover.devices or _is_blind(cover, residence, scene):
-        return _host(pot_of(whole), [], cover, residence, scene)
-    devices = _devices(cover, residence, scene, whole)
-    if whole.energy_uj < sum(device.energy_uj for device in cover.devices):
+        return _host(pot_of(whole), residence, *_host_claims([], cover, residence, scene))
+    devices = [msgspec.structs.replace(term, source=whole) for term in _devices(cover, residence, scene)]
+    if whole.energy_uj < sum([device.energy_uj for device in cover.devices]):
         # A server's meter lags behind its boards on a ramp; `other_j` of the ledger shows by how much.
         return scaled(devices, whole.energy_uj)
-    return devices + _host(host_pot(whole, cover.devices), devices, cover, residence, scene)
+    return devices + _host(host_pot(whole, cover.devices), residence, *_host_claims(devices, cover, residence, scene))
 
 
 def _is_blind(cover: Cover, residence: Residence, scene: Scene) -> bool:
@@ -87,29 +93,29 @@ def _is_blind(cover: Cover, residence: Residence, scene: Scene) -> bool:
     return bool(residence.elsewhere) or not all(scene.is_covered(device) for device in cover.devices)
 
 
-def _devices(cover: Cover, residence: Residence, scene: Scene, source: MeterWindow | None = None) -> list[Term]:
-    return [
-        term
-        for device, seat in zip(cover.devices, residence.by_device, strict=True)
-        for term in _device(device, seat, scene, source)
-    ]
+def _devices(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+    devices = tuple([device.meter.id for device in cover.devices])
+    return scene.once(("devices", devices, residence.by_device), lambda: _devices_anew(cover, residence, scene))
 
 
-def _device(device: MeterWindow, seat: Seat, scene: Scene, source: MeterWindow | None) -> list[Term]:
-    if not scene.is_covered(device):
-        return unmatched(device)
-    pot = pot_of(device, source)
-    return split_idle(pot, seat) + split_dynamic(pot, *_by_activity(seat, scene))
+def _devices_anew(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+    terms: list[Term] = []
+    for device, seat in zip(cover.devices, residence.by_device, strict=True):
+        if scene.is_covered(device):
+            pot = pot_of(device)
+            terms += split_idle(pot, seat)
+            terms += split_dynamic(pot, *_by_activity(seat, scene))
+        else:
+            terms += unmatched(device)
+    return terms
 
 
-def _host(pot: Pot, devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
+def _host(pot: Pot, residence: Residence, claims: Claims, method: str) -> list[Term]:
+    return split_idle(pot, residence.of_server) + split_dynamic(pot, claims, method)
+
+
+def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> tuple[Claims, str]:
     seat = residence.of_server
-    return split_idle(pot, seat) + split_dynamic(pot, *_host_claims(seat, devices, cover, residence, scene))
-
-
-def _host_claims(
-    seat: Seat, devices: list[Term], cover: Cover, residence: Residence, scene: Scene
-) -> tuple[Claims, str]:
     if seat.is_sole or not cover.devices:
         return _by_activity(seat, scene)
     if _is_blind(cover, residence, scene):
@@ -119,9 +125,13 @@ def _host_claims(
 
 def _by_activity(seat: Seat, scene: Scene) -> tuple[Claims, str]:
     """Claims of those who hold a part of one thing on its dynamic energy, and the method."""
-    if len(seat.engines) == 1:
-        return {("active", seat.engines[0]): 1}, "exclusive"
-    if not all(scene.is_covered(scene.engines[engine]) for engine in seat.engines):
+    return scene.once(("activity", seat.engines), lambda: _activity(seat.engines, scene))
+
+
+def _activity(engines: tuple[int, ...], scene: Scene) -> tuple[Claims, str]:
+    if len(engines) == 1:
+        return {("active", engines[0]): 1}, "exclusive"
+    if not all(scene.is_covered(scene.engines[engine]) for engine in engines):
         return {("unmatched", None): 1}, ""
-    method, weights = scene.engine_weights(seat.engines)
-    return {("active", engine): weight for engine, weight in zip(seat.engines, weights, strict=True)}, method
+    method, weights = engine_weights([scene.engines[engine] for engine in engines], scene.policy)
+    return {("active", engine): weight for engine, weight in zip(engines, weights, strict=True)}, method

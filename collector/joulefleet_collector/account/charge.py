@@ -1,7 +1,7 @@
 """What each model of each engine is charged at one boundary, and how far that depends on the weights chosen."""
 
 from joulefleet.units import uj_to_j
-from joulefleet_collector.account.books import Books, keep
+from joulefleet_collector.account.books import Books, keep, splits_by_tokens
 from joulefleet_collector.account.scene import Scene
 
 Charges = dict[tuple[int, int], list[int]]
@@ -13,7 +13,11 @@ def charges(books: Books, scene: Scene) -> Charges:
     """The engines' terms, each split among the engine's models to the microjoule."""
     charged: Charges = {}
     for engine, works in enumerate(scene.works):
-        shared = [scene.among_models(engine, term.energy_uj) for term in books.of_engine(engine)]
+        terms = books.of_engine(engine)
+        if len(works) == 1:
+            charged[engine, 0] = [term.energy_uj for term in terms]
+            continue
+        shared = [scene.among_models(engine, term.energy_uj) for term in terms]
         for model in range(len(works)):
             charged[engine, model] = [parts_uj[model] for parts_uj in shared]
     return charged
@@ -36,7 +40,7 @@ def _totals(charged: Charges) -> dict[tuple[int, int], int]:
 
 def _books_in(other: Scene, books: Books, scene: Scene) -> Books:
     # Weights of tokens move energy between engines only where it was split by them; among models they always do.
-    return keep(books.cover, books.residence, other) if scene.asked_for_tokens() else books
+    return keep(books.cover, books.residence, other) if splits_by_tokens(books.residence, scene) else books
 
 
 def _by_tokens(books: Books, scene: Scene) -> bool:

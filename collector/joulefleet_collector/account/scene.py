@@ -1,6 +1,8 @@
 """A window as accounting looks at it: engines in a fixed order, and what counts as covered."""
 
+from collections.abc import Callable, Hashable
 from functools import cached_property
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -8,7 +10,9 @@ from joulefleet.describe import Engine, Meter
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.work import ModelWork, by_model, engine_weights, model_weights
+from joulefleet_collector.account.work import ModelWork, by_model, model_weights
+
+Found = TypeVar("Found")
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -39,16 +43,12 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether enough of the window is known of it."""
         return thing.covered_ns >= self._enough_ns
 
-    def engine_weights(self, engines: tuple[int, ...]) -> tuple[str, list[int]]:
-        """`work.engine_weights` of the engines of these numbers."""
-        if engines not in self._engine_weights:
-            told = [self.engines[engine] for engine in engines]
-            self._engine_weights[engines] = engine_weights(told, self.policy)
-        return self._engine_weights[engines]
-
-    def asked_for_tokens(self) -> bool:
-        """Whether energy was so far split among engines by tokens, so that their weights matter."""
-        return any(method == "work" for method, _ in self._engine_weights.values())
+    def once(self, key: Hashable, find: Callable[[], Found]) -> Found:
+        """What was found under this key before, else what is found now."""
+        if key not in self._found:
+            self._found[key] = find()
+        found: Found = self._found[key]
+        return found
 
     @cached_property
     def model_weights(self) -> tuple[list[int], ...]:
@@ -57,12 +57,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def among_models(self, engine: int, energy_uj: int) -> list[int]:
         """An engine's energy as its models share it, to the microjoule."""
-        if len(self.model_weights[engine]) == 1:
-            return [energy_uj]
-        asked = (engine, energy_uj)
-        if asked not in self._among_models:
-            self._among_models[asked] = share_out(energy_uj, self.model_weights[engine])
-        return self._among_models[asked]
+        weights = self.model_weights[engine]
+        return self.once(("models", engine, energy_uj), lambda: share_out(energy_uj, weights))
 
     @cached_property
     def in_range(self) -> tuple["Scene", ...]:
@@ -77,11 +73,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return self.policy.pair_threshold * self.step_ns
 
     @cached_property
-    def _engine_weights(self) -> dict[tuple[int, ...], tuple[str, list[int]]]:
-        return {}
-
-    @cached_property
-    def _among_models(self) -> dict[tuple[int, int], list[int]]:
+    def _found(self) -> dict[Hashable, Any]:
         return {}
 
 

@@ -19,7 +19,8 @@ def share_out(total: int, weights: Sequence[int]) -> list[int]:
     parts = [total * weight // whole for weight in weights]
     left = total - sum(parts)
     if left:
-        by_rest = sorted(range(len(parts)), key=lambda k: parts[k] * whole - total * weights[k])
-        for k in by_rest[:left]:
+        rests = [total * weight % whole for weight in weights]
+        # A reversed sort leaves equal remainders in their order.
+        for k in sorted(range(len(parts)), key=rests.__getitem__, reverse=True)[:left]:
             parts[k] += 1
     return parts

@@ -46,10 +46,10 @@ def idle_uj(reading: MeterWindow) -> int:
     return min(reading.energy_uj, mw_ns_to_uj(reading.idle_mw * reading.covered_ns))
 
 
-def pot_of(reading: MeterWindow, source: MeterWindow | None = None) -> Pot:
-    """A meter's energy; `source` is the meter that measured it where that is another one (the server's)."""
+def pot_of(reading: MeterWindow) -> Pot:
+    """A meter's energy."""
     idle = idle_uj(reading)
-    return Pot(source=source or reading, idle_uj=idle, dynamic_uj=reading.energy_uj - idle, learnt=reading.idle_learnt)
+    return Pot(source=reading, idle_uj=idle, dynamic_uj=reading.energy_uj - idle, learnt=reading.idle_learnt)
 
 
 def host_pot(whole: MeterWindow, devices: tuple[MeterWindow, ...]) -> Pot:
@@ -75,6 +75,8 @@ def split_idle(pot: Pot, seat: Seat) -> list[Term]:
 
 def split_dynamic(pot: Pot, claims: Claims, method: str) -> list[Term]:
     """The dynamic part by these weights; `unattributed` where all are 0."""
+    if pot.dynamic_uj == 0:
+        return []
     return _terms(pot, pot.dynamic_uj, claims if any(claims.values()) else {("unattributed", None): 1}, method)
 
 
@@ -107,8 +109,6 @@ def scaled(terms: list[Term], energy_uj: int) -> list[Term]:
 
 
 def _terms(pot: Pot, energy_uj: int, claims: Claims, method: str) -> list[Term]:
-    if energy_uj == 0:
-        return []
     parts = share_out(energy_uj, tuple(claims.values()))
     return [
         Term(

@@ -22,3 +22,22 @@ def test_covered_is_the_threshold_or_more(build: SimpleNamespace) -> None:
     assert scene.is_covered(build.meter("m", covered_s=57))
     assert not scene.is_covered(build.meter("m", covered_s=56.9))
     assert not scene.is_covered(build.engine("e", covered_s=0))
+
+
+def test_what_is_found_once_is_not_looked_for_again(build: SimpleNamespace) -> None:
+    scene, asked = scene_of(build.window(), Policy()), []
+    assert [scene.once("key", lambda: asked.append(1) or len(asked)) for _ in range(2)] == [1, 1]
+    assert scene_of(build.window(), Policy()).once("key", lambda: 7) == 7
+
+
+def test_models_share_to_the_microjoule(build: SimpleNamespace) -> None:
+    works = [build.work("a", output_tokens=1), build.work("b", output_tokens=2)]
+    scene = scene_of(build.window(engines=[build.engine("e", works=works)]), Policy())
+    assert scene.model_weights == ([10, 20],)
+    assert scene.among_models(0, 10) == [3, 7]
+
+
+def test_the_range_is_the_scene_under_the_policys_weights(build: SimpleNamespace) -> None:
+    scene = scene_of(build.window(), Policy(decode_weight_range=(2, 9)))
+    assert [other.policy.decode_weight for other in scene.in_range] == [2, 9]
+    assert {other.meters for other in scene.in_range} == {scene.meters}

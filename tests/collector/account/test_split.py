@@ -40,11 +40,10 @@ def test_idle_is_power_times_covered_time_and_never_more_than_there_is(build: Si
     assert idle_uj(build.meter("gpu", 1_000, idle_w=None)) == 0
 
 
-def test_a_pot_may_bear_another_meters_name(build: SimpleNamespace) -> None:
-    gpu, server = build.meter("gpu", 33_000, idle_w=90, learnt=False), build.meter("bmc", kind="server")
-    assert pot_of(gpu).source is gpu
-    found = pot_of(gpu, server)
-    assert (found.source, found.learnt) == (server, False)
+def test_a_pot_is_idle_first(build: SimpleNamespace) -> None:
+    gpu = build.meter("gpu", 33_000, idle_w=90, learnt=False)
+    found = pot_of(gpu)
+    assert found.source is gpu and not found.learnt
     assert (found.idle_uj, found.dynamic_uj) == (5_400 * 10**6, 27_600 * 10**6)
 
 
