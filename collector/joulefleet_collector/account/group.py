@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from joulefleet import units
 from joulefleet.describe import GRADES, SENSOR_CLASSES
+from joulefleet_collector.account.models import by_model, share_in_range, share_signed, weights_of
 from joulefleet_collector.account.numbers import Bools, Numbers, Told
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
 from joulefleet_collector.account.policy import Policy
@@ -30,7 +31,6 @@ Columns = dict[str, Any]
 _j = cast("Callable[[Any], Floats]", units.uj_to_j)
 _s = cast("Callable[[Any], Floats]", units.ns_to_s)
 _uj = cast("Callable[[Any], Ints]", units.mw_ns_to_uj)
-
 
 _COST = ("cpu_ns", "energy_uj", "rss_bytes", "spool_windows", "spool_bytes")
 _CLOCK = ("clock_ahead_ns", "clock_error_ns")
@@ -53,12 +53,14 @@ class Charge(NamedTuple):
 def values_of(plan: Plan, windows: Sequence[Told], numbers: Numbers, policy: Policy) -> Floats:
     """All numbers of the rows of these windows, a line each, as `SheetRows` has them. Every window must fit."""
     pots = _Pots(numbers)
+    counts, late = by_model(plan, numbers.counts, numbers.late)
+    used = numbers._replace(counts=counts, late=late)
     books = [_charges(cover, pots) for cover in plan.covers]
     parts = [
-        _table("usage", plan.usage_rows, _usage(plan, numbers, books, policy), len(windows)),
+        _table("usage", plan.usage_rows, _usage(plan, used, books, policy), len(windows)),
         _table("work", plan.work_rows, _work(plan, numbers), len(windows)),
         *(
-            _line("ledger", _ledger(cover, charges, plan, numbers, policy), len(windows))
+            _line("ledger", _ledger(cover, charges, plan, used, policy), len(windows))
             for cover, charges in zip(plan.covers, books, strict=True)
         ),
         _meters(plan, numbers),
@@ -159,15 +161,46 @@ def _usage(plan: Plan, numbers: Numbers, books: list[list[Charge]], policy: Poli
         for engine in range(len(plan.engines)):
             mine = [charge for charge in charges if charge.engine == engine]
             paired_ns = _paired_ns(engine, cover, numbers)
-            yield {
-                "window_s": units.ns_to_s(plan.step_ns),
-                "paired_s": _s(paired_ns),
-                **_energy(mine, plan),
-                **_paid_for(engine, mine, numbers),
-                **_load(engine, numbers),
-                "independent_j2": _independent_j2(mine, paired_ns, plan, numbers, policy),
-                "allocation_j": 0.0,
-            }
+            for part in _parts(engine, mine, plan, numbers, policy):
+                yield {
+                    "window_s": units.ns_to_s(plan.step_ns),
+                    "paired_s": _s(paired_ns),
+                    **_energy(part.charges, plan),
+                    **_paid_for(part.model, part.charges, numbers),
+                    "restarts": part.load["restarts"],
+                    "running_s": _s(part.load["running_ns"]),
+                    "running_delta": part.load["running_delta"],
+                    "independent_j2": _independent_j2(part.charges, paired_ns, plan, numbers, policy),
+                    "allocation_j": part.half_range_j,
+                }
+
+
+class _Part(NamedTuple):
+    """What one model of an engine has of it."""
+
+    model: int
+    charges: list[Charge]
+    load: Columns
+    half_range_j: Floats | float
+
+
+def _parts(engine: int, mine: list[Charge], plan: Plan, numbers: Numbers, policy: Policy) -> list[_Part]:
+    models, load = plan.models_of(engine), _load(engine, numbers)
+    if len(models) == 1:
+        return [_Part(models[0], mine, load, 0.0)]
+    weights = weights_of(plan, engine, numbers.counts, policy)
+    energy_uj = np.array([each for charge in mine for each in (charge.idle_uj, charge.dynamic_uj)], np.int64)
+    shared_uj, ranges_uj = share_in_range(energy_uj.reshape(-1, len(weights.usual)), weights)
+    loads = share_signed(load, weights.usual)
+    return [
+        _Part(model, _charges_of(mine, shared_uj[:, :, place]), loads[place], _j(ranges_uj[:, place]) / 2)
+        for place, model in enumerate(models)
+    ]
+
+
+def _charges_of(mine: list[Charge], shared_uj: Ints) -> list[Charge]:
+    by_charge = zip(mine, shared_uj[::2], shared_uj[1::2], strict=True)
+    return [charge._replace(idle_uj=idle_uj, dynamic_uj=dynamic_uj) for charge, idle_uj, dynamic_uj in by_charge]
 
 
 def _paired_ns(engine: int, cover: CoverPlan, numbers: Numbers) -> Floats:
@@ -199,9 +232,9 @@ def _by_sensor(energies: Any, plan: Plan) -> Columns:
     return {name: _j(energy_uj) for name, energy_uj in sums.items()}
 
 
-def _paid_for(engine: int, mine: list[Charge], numbers: Numbers) -> Columns:
+def _paid_for(model: int, mine: list[Charge], numbers: Numbers) -> Columns:
     """Work beside the energy that paid for each count that is known."""
-    done = {name: numbers.counts[name][:, engine] for name in ROW_COUNTS}
+    done = {name: numbers.counts[name][:, model] for name in ROW_COUNTS}
     computed = np.maximum(done["prompt_tokens"] - done["cached_tokens"], 0.0)
     done["total_tokens"] = computed + done["output_tokens"]
     active_uj = _total(charge.dynamic_uj for charge in mine)
@@ -212,14 +245,14 @@ def _paid_for(engine: int, mine: list[Charge], numbers: Numbers) -> Columns:
         columns[f"{what}_j"] = np.where(known, whole, np.nan)
         columns[f"{what}_active_j"] = np.where(known, active, np.nan)
     columns |= {f"unmetered_{name}": done[name] * 0.0 for name in ROW_COUNTS}
-    return columns | {f"late_{name}": numbers.late[name][:, engine] for name in ROW_COUNTS}
+    return columns | {f"late_{name}": numbers.late[name][:, model] for name in ROW_COUNTS}
 
 
 def _load(engine: int, numbers: Numbers) -> Columns:
     read = {name: values[:, engine] for name, values in numbers.engines.items()}
     return {
         "restarts": read["restarts"],
-        "running_s": _s(read["running_ns"]),
+        "running_ns": read["running_ns"],
         "running_delta": read["running_end"] - read["running_start"],
     }
 
@@ -287,12 +320,12 @@ def _other_j(cover: CoverPlan, metered_uj: Ints, plan: Plan, numbers: Numbers, p
 
 
 def _work(plan: Plan, numbers: Numbers) -> Iterator[Columns]:
-    for engine in range(len(plan.engines)):
+    for number, model in enumerate(plan.work_models):
         yield {
-            **{name: numbers.counts[name][:, engine] for name in ROW_COUNTS},
-            **{f"late_{name}": numbers.late[name][:, engine] for name in ROW_COUNTS},
+            **{name: numbers.counts[name][:, number] for name in ROW_COUNTS},
+            **{f"late_{name}": numbers.late[name][:, number] for name in ROW_COUNTS},
             "window_s": units.ns_to_s(plan.step_ns),
-            "covered_s": _s(numbers.engines["covered_ns"][:, engine]),
+            "covered_s": _s(numbers.engines["covered_ns"][:, plan.model_engines[model]]),
         }
 
 

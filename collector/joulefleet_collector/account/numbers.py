@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulefleet.reading import COUNT_FIELDS
+from joulefleet_collector.account.models import shared_exactly
 from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.skim import UNKNOWN, Skimmed, SkimmedCost, SkimmedLosses
@@ -31,7 +32,6 @@ _METER = (
 )
 _ENGINE = ("covered_ns", "restarts", "running_start", "running_end", "running_ns")
 _GAPS = ("gap_ns",)
-_OF_ENGINES = (_ENGINE, COUNT_FIELDS, COUNT_FIELDS)
 _MOST_PICOJOULES = 2.0**62
 _of_meter, _of_engine, _of_counts = attrgetter(*_METER), attrgetter(*_ENGINE), attrgetter(*COUNT_FIELDS)
 
@@ -62,7 +62,7 @@ def told(window: Skimmed) -> Told:
 
 
 class Numbers(NamedTuple):
-    """What was measured: arrays by window, then meter or engine, in the order of the plan. NaN is unknown."""
+    """What was measured: arrays by window, then meter, engine or work, in the order of the plan. NaN is unknown."""
 
     meters: dict[str, Floats]
     engines: dict[str, Floats]
@@ -77,9 +77,12 @@ class Numbers(NamedTuple):
 def numbers_of(plan: Plan, windows: Sequence[Told]) -> Numbers:
     """The numbers of these windows, which are all of this plan."""
     figures = np.stack([window.figures for window in windows]).astype(np.float64)
-    meters, engines = [*range(len(plan.resolution_uj))], [*plan.engines]
+    meters, engines, works = [*range(len(plan.resolution_uj))], [*plan.engines], _works(plan)
     parts, first = [], 0
-    for names, order in ((_METER, meters), (_GAPS, meters), *((names, engines) for names in _OF_ENGINES)):
+    for names, order in (
+        *((_METER, meters), (_GAPS, meters), (_ENGINE, engines)),
+        *((COUNT_FIELDS, works), (COUNT_FIELDS, works)),
+    ):
         end = first + len(names) * len(order)
         each = figures[:, first:end].reshape(len(windows), len(order), len(names))[:, order]
         parts.append({name: each[:, :, number] for number, name in enumerate(names)})
@@ -87,6 +90,18 @@ def numbers_of(plan: Plan, windows: Sequence[Told]) -> Numbers:
     read, gaps, *of_engines = parts
     read |= gaps | {"idle_mw": _or_nan(read["idle_mw"])}
     return Numbers(read, *map(_all_or_nan, of_engines))
+
+
+def _works(plan: Plan) -> list[int]:
+    """Place of each work of the plan, engine by engine, among all works of a window in its own order."""
+    several = [
+        sum(plan.model_engines[model] == engine for model in plan.work_models) for engine in range(len(plan.engines))
+    ]
+    before = [
+        sum(number for number, other in zip(several, plan.engines, strict=True) if other < place)
+        for place in plan.engines
+    ]
+    return [first + number for first, its in zip(before, several, strict=True) for number in range(its)]
 
 
 def _or_nan(values: Floats) -> Floats:
@@ -108,4 +123,8 @@ def fit(plan: Plan, numbers: Numbers, policy: Policy) -> Bools:
         good &= np.all(covered_ns[:, cover.devices + cover.meters] >= enough_ns, axis=1)
         if cover.whole is not None:
             good &= energy_uj[:, cover.whole] >= energy_uj[:, cover.devices].sum(axis=1)
+    if len(plan.work_models) > len(plan.engines):
+        engines = [numbers.engines[name] for name in ("restarts", "running_start", "running_end", "running_ns")]
+        most = np.nanmax(np.concatenate([energy_uj, *engines], axis=1), axis=1)
+        good &= shared_exactly(plan, numbers.counts, numbers.late, most, policy)
     return cast("Bools", good)

@@ -43,20 +43,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     engines: tuple[int, ...]
     """Place of each engine in the window, by number."""
     covers: tuple[CoverPlan, ...]
+    model_engines: tuple[int, ...]
+    """Engine of each model, by number: models are numbered over all engines, each engine's in their order."""
+    model_names: tuple[str, ...]
+    """Empty where an engine has one model, whose name decides nothing."""
+    work_models: tuple[int, ...]
+    """Model of each work, engine by engine; a model has as many as it has tenants."""
     usage_rows: tuple[int, ...]
-    """Row of each engine at each cover, cover by cover; engines of one key share a row."""
+    """Row of each model at each cover, cover by cover; models of one key share a row."""
     work_rows: tuple[int, ...]
+    """Row of each work."""
     facts: int
+
+    def models_of(self, engine: int) -> list[int]:
+        """An engine's models."""
+        return [model for model, its in enumerate(self.model_engines) if its == engine]
 
 
 def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
     """The plan of a good window with its rows' tags; None where accounting is more than a plan can say.
 
-    That is so where engines share a device or use one that is not measured, where an engine serves several models or
-    tenants or was never read, where a boundary has no device, and where there is no boundary at all.
+    That is so where engines share a device or use one that is not measured, where an engine was never read, where a
+    boundary has no device, and where there is no boundary at all.
     """
     engines = sorted(window.engines, key=lambda e: e.engine.id)
-    if not engines or any(len(e.work) != 1 for e in engines):
+    if not engines or not all(e.work for e in engines):
         return None
     places = sorted(range(len(window.meters)), key=lambda place: window.meters[place].meter.id)
     declared = tuple(window.meters[place].meter for place in places)
@@ -65,7 +76,7 @@ def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
     if not found or not all(map(_is_exclusive, residences)):
         return None
     usage, usage_rows = _distinct(
-        [_usage_tags(cover, *each) for cover in found for each in zip(tags, engines, strict=True)]
+        [_usage_tags(cover, tags[number], model) for cover in found for number, model in _models(engines)]
     )
     done, work_rows = _distinct([e.tags for each, its in zip(engines, tags, strict=True) for e in work(each, its, 0)])
     own = [
@@ -88,6 +99,8 @@ def _plan(
     work_rows: tuple[int, ...],
 ) -> Plan:
     declared = [reading.meter for reading in window.meters]
+    models = _models(engines)
+    alone = {number for number in range(len(engines)) if sum(its == number for its, _ in models) == 1}
     return Plan(
         step_ns=window.step_ns,
         resolution_uj=tuple(each.resolution_uj for each in declared),
@@ -95,6 +108,13 @@ def _plan(
         grades=tuple(each.grade for each in declared),
         sensor_classes=tuple(each.sensor_class for each in declared),
         engines=tuple(_place(engine, window.engines) for engine in engines),
+        model_engines=tuple(number for number, _ in models),
+        model_names=tuple("" if number in alone else key[0] for number, key in models),
+        work_models=tuple(
+            models.index((number, (work.key.model, work.key.revision)))
+            for number, engine in enumerate(engines)
+            for work in engine.work
+        ),
         covers=tuple(planned),
         usage_rows=usage_rows,
         work_rows=work_rows,
@@ -119,9 +139,17 @@ def _is_exclusive(residence: Residence) -> bool:
     return seated and not residence.elsewhere and not residence.unmetered
 
 
-def _usage_tags(cover: Placed, tags: Tags, engine: EngineWindow) -> Tags:
-    (only,) = engine.work
-    return tags | {"boundary": cover.boundary, "model": only.key.model, "revision": only.key.revision}
+def _models(engines: Sequence[EngineWindow]) -> list[tuple[int, tuple[str, str]]]:
+    """Every engine's models, in their order: the engine's number, model and revision."""
+    return [
+        (number, key)
+        for number, engine in enumerate(engines)
+        for key in sorted({(work.key.model, work.key.revision) for work in engine.work})
+    ]
+
+
+def _usage_tags(cover: Placed, tags: Tags, model: tuple[str, str]) -> Tags:
+    return tags | {"boundary": cover.boundary, "model": model[0], "revision": model[1]}
 
 
 def _distinct(tags: Sequence[Tags]) -> tuple[list[Tags], tuple[int, ...]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from joulefleet.describe import Engine, Reservation
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey
-from joulefleet.units import s_to_ns
+from joulefleet.units import j_to_uj, s_to_ns
 from joulefleet.window import AgentCost, EngineWindow, Losses, Window, Work
 from joulefleet_collector.account import accounting as module
 from joulefleet_collector.account.account import account
@@ -24,6 +24,7 @@ POLICIES = (
     Policy(),
     Policy(pair_threshold=0.5),
     Policy(pair_threshold=1.0, idle_learnt_error=0.5, idle_catalogue_error=0.1),
+    Policy(prefill_weight=3, decode_weight_range=(1, 99), model_weights={"m": 8, "n": 70}),
 )
 WHOLE_NUMBERS = {"requests_ok", "output_tokens", "total_tokens", "residual_uj", "restarts", "running_delta", "windows"}
 
@@ -57,12 +58,26 @@ def assert_same(window: Window, rows: SheetRows, policy: Policy) -> None:
         assert all(type(value) is float for value in found[key].values())
 
 
-counts = st.fixed_dictionaries({name: st.none() | st.integers(0, 10**7) for name in COUNT_FIELDS})
+some = st.one_of(st.none(), st.integers(0, 10**7), st.just(0))
+counts = st.one_of(
+    st.fixed_dictionaries(dict.fromkeys(COUNT_FIELDS, some)),
+    st.fixed_dictionaries(dict.fromkeys(COUNT_FIELDS, st.integers(0, 10**7))),
+)
+keys = st.one_of(
+    st.just([WorkKey("m")]),
+    st.lists(
+        st.sampled_from(
+            [WorkKey("n"), WorkKey("m", "", "t"), WorkKey("m", "", "u"), WorkKey("m"), WorkKey("m", "fp8")]
+        ),
+        unique=True,
+        min_size=1,
+    ),
+)
 
 
 @st.composite
 def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
-    """A server that is mostly well: each board free or held by one engine of one model, some with equal names."""
+    """A server that is mostly well: each board free or held by one engine, some with equal names or several models."""
     window = draw(generated.servers())
     boards = [one.meter.id for one in window.meters if one.meter.kind == "accelerator"]
     holders = draw(st.lists(st.sampled_from(["", "e0", "e1", "e2"]), min_size=len(boards), max_size=len(boards)))
@@ -75,7 +90,7 @@ def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
                     Reservation(board) for board, holder in zip(boards, holders, strict=True) if holder == name
                 ),
             ),
-            work=(Work(key=WorkKey("m"), counts=Counts(**draw(counts)), late=Counts(**draw(counts))),),
+            work=tuple(Work(key=key, counts=Counts(**draw(counts)), late=Counts(**draw(counts))) for key in draw(keys)),
             covered_ns=s_to_ns(draw(st.sampled_from([60, 58]))),
             restarts=draw(st.integers(0, 3)),
             running_start=draw(st.none() | st.integers(0, 50)),
@@ -162,6 +177,29 @@ def test_one_that_is_not_is_left_to_the_definition_and_the_others_are_not(build:
     )
     windows = [well(build, "n1"), shared, well(build, "n2")]
     assert [rows is None for rows in at_once(windows, Policy())] == [False, True, False]
+
+
+def test_models_and_tenants_of_one_engine_are_accounted_at_once(build: SimpleNamespace) -> None:
+    works = [
+        build.work("b", output_tokens=300, prompt_tokens=1, requests_ok=1),
+        build.work("a", tenant="x", output_tokens=7, prompt_tokens=900, requests_ok=2),
+        build.work("a", tenant="y", output_tokens=0, prompt_tokens=50, requests_ok=3),
+    ]
+    meters = [build.meter("gpu0", 901.000_001, idle_w=7), build.meter("bmc", 2_000, kind="server", idle_w=9)]
+    window = build.window(meters, [build.engine("e", ["gpu0"], works, running=(9, 2), running_s=61, restarts=1)])
+    (rows,) = at_once([window], Policy())
+    assert rows is not None
+    assert_same(window, rows, Policy())
+    models = [build.find(rows, "usage", boundary="accelerator", model=model) for model in "ab"]
+    assert all(fields["allocation_j"] > 0 for fields in models)
+    assert sum(j_to_uj(fields["active_j"] + fields["idle_j"]) for fields in models) == 901_000_001
+    assert sum(fields["running_delta"] for fields in models) == -7
+
+
+def test_numbers_too_large_to_be_shared_exactly_are_left_to_the_definition(build: SimpleNamespace) -> None:
+    works = [build.work("a", output_tokens=2**45), build.work("b", output_tokens=1)]
+    window = build.window([build.meter("gpu0", 900)], [build.engine("e", ["gpu0"], works)])
+    assert at_once([window], Policy()) == [None]
 
 
 def test_what_was_not_learnt_is_left_to_the_definition(build: SimpleNamespace) -> None:

@@ -67,10 +67,23 @@ def test_what_is_shared_or_not_measured_is_left_to_the_definition(build: SimpleN
     assert plan_of(server(build, engines=engines)) is None
 
 
-def test_several_models_none_and_no_engine_are_left_to_the_definition(build: SimpleNamespace) -> None:
-    for works in ([], [build.work("a"), build.work("b")], [build.work(tenant="x"), build.work(tenant="y")]):
-        assert plan_of(server(build, engines=[build.engine("e", ["n1-gpu0"], works)])) is None
+def test_an_engine_that_was_never_read_and_no_engine_are_left_to_the_definition(build: SimpleNamespace) -> None:
+    assert plan_of(server(build, engines=[build.engine("e", ["n1-gpu0"], [])])) is None
     assert plan_of(server(build, engines=[])) is None
+
+
+def test_models_are_numbered_by_engine_and_told_by_name_where_there_are_several(build: SimpleNamespace) -> None:
+    works = [build.work("b"), build.work("a", tenant="y"), build.work("a", tenant="x")]
+    engines = [
+        build.engine("e1", ["n1-gpu1"], works),
+        build.engine("e0", ["n1-gpu0"], [build.work("z", tenant=name) for name in "xy"]),
+    ]
+    plan = planned(server(build, engines=engines))
+    assert (plan.model_engines, plan.model_names) == ((0, 1, 1), ("", "a", "b"))
+    assert plan.work_models == (0, 0, 2, 1, 1)
+    assert (plan.models_of(0), plan.models_of(1)) == ([0], [1, 2])
+    assert len(set(plan.usage_rows)) == 3 * len(plan.covers)
+    assert len(set(plan.work_rows)) == 5
 
 
 def test_a_boundary_without_a_board_is_left_to_the_definition(build: SimpleNamespace) -> None:
