@@ -99,7 +99,8 @@ def _choose(fine: list[MeterWindow], kinds: tuple[Kind, ...], declared: dict[str
     """Meters of these kinds, best first, without parts of one another and without second sources of one device."""
     able = _of(fine, kinds)
     ids = {m.meter.id for m in able}
-    out = {m.meter.id for m in able if _is_part(m.meter, able) or (ancestors(m.meter, declared) - {m.meter.id}) & ids}
+    held = {(part, m.meter.kind) for m in able for part in m.meter.contains}
+    out = {m.meter.id for m in able if _is_part(m.meter, held) or (ancestors(m.meter, declared) - {m.meter.id}) & ids}
     seen = {(m.meter.kind, m.meter.device) for m in able if m.meter.id in out and m.meter.device}
     chosen = []
     for m in able:
@@ -111,9 +112,9 @@ def _choose(fine: list[MeterWindow], kinds: tuple[Kind, ...], declared: dict[str
     return chosen
 
 
-def _is_part(meter: Meter, able: list[MeterWindow]) -> bool:
-    """Whether another kind of meter among these contains this kind; parts of one kind are told by `inside`."""
-    return any(other.meter.kind != meter.kind and meter.kind in other.meter.contains for other in able)
+def _is_part(meter: Meter, held: set[tuple[Kind, Kind]]) -> bool:
+    """Whether another kind of meter contains this kind (part, holder); parts of one kind are told by `inside`."""
+    return any(part == meter.kind != holder for part, holder in held)
 
 
 def _of(meters: list[MeterWindow], kinds: tuple[Kind, ...]) -> list[MeterWindow]:

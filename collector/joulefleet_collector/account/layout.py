@@ -61,9 +61,21 @@ def layout_of(declared: Declared) -> Layout:
     found = covers(readings, declared.step_ns)
     return Layout(
         covers=tuple(_placed(cover, readings) for cover in found),
-        residences=tuple(reside(cover, declared.engines, declared.meters) for cover in found),
+        residences=_residences(found, declared),
         tags=tuple(engine_tags(engine, readings, declared.hardware, found) for engine in declared.engines),
     )
+
+
+def _residences(found: Sequence[Cover], declared: Declared) -> tuple[Residence, ...]:
+    # Most boundaries have the same devices, and so the same residence, which then finds its seats once for all.
+    by_devices: dict[tuple[str, ...], Residence] = {}
+    residences = []
+    for cover in found:
+        devices = tuple(device.meter.id for device in cover.devices)
+        if devices not in by_devices:
+            by_devices[devices] = reside(cover, declared.engines, declared.meters)
+        residences.append(by_devices[devices])
+    return tuple(residences)
 
 
 def _placed(cover: Cover, readings: Sequence[MeterWindow]) -> Placed:

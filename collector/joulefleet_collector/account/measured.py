@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from joulefleet.describe import Meter
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.identity import Entry, Tags
@@ -38,8 +39,12 @@ def meter(reading: MeterWindow, step_ns: int) -> Entry:
         fields["energy_j"] = uj_to_j(reading.energy_uj)
     if reading.gauge_ns:
         fields |= {"gauge_j": uj_to_j(reading.gauge_uj), "gauge_s": ns_to_s(reading.gauge_ns)}
-    tags = {"meter": declared.id, "kind": declared.kind, "grade": declared.grade, "hw_model": declared.hw_model}
-    return Entry("meter", tags, fields)
+    return Entry("meter", meter_tags(declared), fields)
+
+
+def meter_tags(declared: Meter) -> Tags:
+    """Tags of the row of one meter."""
+    return {"meter": declared.id, "kind": declared.kind, "grade": declared.grade, "hw_model": declared.hw_model}
 
 
 def agent(window: Window) -> Entry:

@@ -7,7 +7,7 @@ import msgspec
 from joulefleet.window import EngineWindow, Window
 from joulefleet_collector.account.identity import Tags, window_tags
 from joulefleet_collector.account.layout import Declared, Placed, layout_of
-from joulefleet_collector.account.measured import facts, meter, work
+from joulefleet_collector.account.measured import facts, meter_tags, work
 from joulefleet_collector.account.residence import Residence
 from joulefleet_collector.sheet import Sheet
 
@@ -83,7 +83,7 @@ def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
         *(("usage", each) for each in usage),
         *(("work", each) for each in done),
         *(("ledger", {"boundary": cover.boundary}) for cover in found),
-        *(("meter", meter(reading, window.step_ns).tags) for reading in window.meters),
+        *(("meter", meter_tags(reading.meter)) for reading in window.meters),
         ("agent", {}),
         *(("facts", fact.tags) for fact in facts(window)),
     ]

@@ -128,7 +128,6 @@ def _pieces(device: Meter, named: Meter, declared: dict[str, Meter]) -> int:
 
 
 def _at_most_whole(held: Held) -> Held:
-    if len(held) < 2 and all(part <= 1 for part in held.values()):
-        return held
-    total = sum(held.values(), Fraction(0))
+    parts = list(held.values())
+    total = sum(parts[1:], parts[0]) if parts else 0
     return {number: part / total for number, part in held.items()} if total > 1 else held
