@@ -49,7 +49,15 @@ class Books(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 def keep(cover: Cover, residence: Residence, scene: Scene) -> Books:
     """The books of this boundary (ACCOUNTING sections 4 and 5)."""
-    paired_ns = pair(cover, residence, scene)
+    return _kept(cover, residence, scene, pair(cover, residence, scene))
+
+
+def keep_again(books: Books, scene: Scene) -> Books:
+    """The books of the same window under a policy with other weights, on which no pairing depends."""
+    return _kept(books.cover, books.residence, scene, books.paired_ns)
+
+
+def _kept(cover: Cover, residence: Residence, scene: Scene, paired_ns: dict[int, int]) -> Books:
     terms = _beside(cover, residence, scene) if cover.whole is None else _whole(cover.whole, cover, residence, scene)
     return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
 
@@ -68,6 +76,8 @@ def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
 def _beside(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
     """Devices and the rest, each with a meter of its own."""
     devices = _devices(cover, residence, scene)
+    if not cover.rest:
+        return devices
     terms, claimed = list(devices), _host_claims(devices, cover, residence, scene)
     for reading in cover.rest:
         covered = scene.is_covered(reading)

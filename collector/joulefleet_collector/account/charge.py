@@ -1,7 +1,7 @@
 """What each model of each engine is charged at one boundary, and how far that depends on the weights chosen."""
 
 from joulefleet.units import uj_to_j
-from joulefleet_collector.account.books import Books, keep, splits_by_tokens
+from joulefleet_collector.account.books import Books, keep_again, splits_by_tokens
 from joulefleet_collector.account.scene import Scene
 
 Charges = dict[tuple[int, int], list[int]]
@@ -40,7 +40,7 @@ def _totals(charged: Charges) -> dict[tuple[int, int], int]:
 
 def _books_in(other: Scene, books: Books, scene: Scene) -> Books:
     # Weights of tokens move energy between engines only where it was split by them; among models they always do.
-    return keep(books.cover, books.residence, other) if splits_by_tokens(books.residence, scene) else books
+    return keep_again(books, other) if splits_by_tokens(books.residence, scene) else books
 
 
 def _by_tokens(books: Books, scene: Scene) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from joulefleet.units import uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow
-from joulefleet_collector.account.books import Books
+from joulefleet_collector.account.books import Books, keep_again, splits_by_tokens
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.scene import scene_of
@@ -43,6 +43,30 @@ def test_terms_add_up_to_the_microjoule(
         assert sum(term.energy_uj for term in kept.terms) == sum(m.energy_uj for m in cover.meters)
         assert all(term.energy_uj >= 0 for term in kept.terms)
         assert {term.engine for term in kept.terms} <= {None, *kept.paired_ns}
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_other_weights_of_tokens_matter_only_where_energy_was_split_by_them(
+    data: st.DataObject, build: SimpleNamespace, generated: SimpleNamespace
+) -> None:
+    scene = scene_of(data.draw(generated.windows()), Policy())
+    for cover in covers(scene.meters, scene.step_ns):
+        kept = build.books(cover, scene)
+        for other in scene.in_range:
+            again = keep_again(kept, other)
+            assert again == build.books(cover, other)
+            assert splits_by_tokens(kept.residence, scene) or again == kept
+
+
+def test_boards_shared_by_tokens_are_told(build: SimpleNamespace) -> None:
+    def by_tokens(**counts: int) -> bool:
+        engines = [build.engine(name, ["gpu"], [build.work(**counts)]) for name in "ab"]
+        scene = scene_of(build.window([build.meter("gpu", 9)], engines), Policy())
+        return splits_by_tokens(build.books(covers(scene.meters, scene.step_ns)[0], scene).residence, scene)
+
+    assert by_tokens(output_tokens=1)
+    assert not by_tokens(output_tokens=1, busy_ns=1)
 
 
 def test_energy_of_an_engine_that_does_not_pair_is_unmatched(build: SimpleNamespace) -> None:
