@@ -27,12 +27,12 @@ from collector import LOAD_CORE, Collector, Figures, kept, machine
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet.units import ns_to_s
 from joulefleet_agent.link import Link, best_link
-from joulefleet_agent.reply import Delivered, Verdict
+from joulefleet_agent.reply import FEW_WINDOWS, Delivered, Verdict
 from joulefleet_agent.simulate.roster import SimServer, roster
 from joulefleet_agent.simulate.scenario import Scenario
 from joulefleet_agent.simulate.stream import windows_of
 from joulefleet_agent.spool import Spool
-from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending
+from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, Uplink, keep_sending
 
 WINDOWS_PER_HOUR = 60
 NEW_HOURS = 6
@@ -193,7 +193,7 @@ def measure(collector: Collector, agents: Sequence[Agent], every_s: float, after
 def rate(agent: Agent) -> float:
     """Windows a second of its backlog, from its first batch to its last."""
     its = [at_s for seq, at_s in agent.stored_s.items() if seq <= agent.backlog]
-    return (agent.backlog - min(agent.backlog, BATCH_WINDOWS)) / max(max(its) - min(its), LOOK_EVERY_S)
+    return (agent.backlog - min(agent.backlog, FEW_WINDOWS)) / max(max(its) - min(its), LOOK_EVERY_S)
 
 
 def _delays(agent: Agent, from_s: float, until_s: float) -> Iterator[float]:

@@ -14,6 +14,12 @@ FORBIDDEN_WAIT_S = 60.0
 MENDED_NS = 300 * NS_PER_S
 LONGEST_POSTPONED_NS = 600 * NS_PER_S
 """The collector's clock may be the wrong one, and may be set right at any time."""
+FEW_WINDOWS = 4
+"""A batch of what is new, and the first one of a backlog: no agent that comes back keeps the others waiting."""
+MOST_WINDOWS = 256
+QUICK_S = 0.5
+SLOW_S = 2.0
+"""What is new waits for the answer to a batch of the backlog: about so long at most, and far less than a link waits."""
 NEVER = ("malformed", "wrong_schema", "too_old")
 
 
@@ -78,6 +84,17 @@ def backoff(attempt: int, chance: random.Random) -> float:
 def jittered(seconds: float, chance: random.Random) -> float:
     """Between half and one and a half of this."""
     return seconds * chance.uniform(0.5, 1.5)
+
+
+def next_size(size: int, sent: int, took_s: float) -> int:
+    """Windows in the next batch of a backlog, when one of `sent` windows was taken after so many seconds.
+
+    Half where the collector is slow, however small the batch was; twice where it is quick and the batch was a full one.
+    Never below FEW_WINDOWS for slowness: where a store takes long for any batch, smaller ones would not mend it.
+    """
+    if took_s > SLOW_S:
+        return max(size // 2, min(size, FEW_WINDOWS))
+    return min(2 * size, MOST_WINDOWS) if took_s < QUICK_S and sent >= size else size
 
 
 def due_ns(code: str, start_ns: int, collector_ns: int, own_ns: int) -> int:

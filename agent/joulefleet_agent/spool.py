@@ -185,6 +185,14 @@ class Spool:
                 out.append(Waiting(seq, start_ns, body))
         return out
 
+    def newest(self, now_ns: int) -> int:
+        """The number of the newest window that waits and is due, 0 where none is; a later window has a higher one."""
+        with self._translated():
+            found = self._db.execute(
+                "SELECT seq FROM windows WHERE status='waiting' AND due_ns<=? ORDER BY seq DESC LIMIT 1", (now_ns,)
+            ).fetchone()
+        return int(found[0]) if found else 0
+
     def stored(self, seqs: Sequence[int], now_ns: int) -> None:
         """A collector's store has committed these."""
         self._mark("status='stored', done_ns=?", [(now_ns, seq) for seq in seqs])

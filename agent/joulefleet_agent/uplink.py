@@ -1,14 +1,16 @@
 """Sends waiting windows to a collector until its store has them.
 
-A live agent sends the newest first: after an outage what is happening now is seen at once, and the backlog follows at a
-bounded rate. A replay sends the oldest first, as fast as it goes, and declares a backfill. Several collectors are tried
-in turn.
+A live agent sends what is new first, a few windows in a batch of their own: after an outage what is happening now is
+seen at once, and the backlog follows at a bounded rate, the newest first. A replay sends the oldest first, as fast as
+it goes, and declares a backfill. Either sends batches as large as the collector answers soon. Several collectors are
+tried in turn.
 """
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from zlib import crc32
 
 from joulefleet.delivery import Rejected, plain
@@ -16,11 +18,10 @@ from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet_agent.clock import NowNs
 from joulefleet_agent.link import Link
 from joulefleet_agent.offset import Offsets
-from joulefleet_agent.reply import NEVER, Delivered, Halve, Wait, due_ns
+from joulefleet_agent.reply import FEW_WINDOWS, MOST_WINDOWS, NEVER, Delivered, Halve, Wait, due_ns, next_size
 from joulefleet_agent.spool import Spool, SpoolUnavailable, Waiting
 
 LOG = logging.getLogger(__name__)
-BATCH_WINDOWS = 256
 BATCH_BYTES = 4 * 1024 * 1024
 BACKLOG_WINDOWS_PER_S = 500
 LATEST_PART, LATEST_S = 0.2, 10.0
@@ -32,8 +33,15 @@ APART_NS = 60 * NS_PER_S
 class Uplink:
     """Takes windows from the spool to the collectors. Raises SpoolUnavailable; what a collector does is no error."""
 
-    def __init__(
-        self, links: Sequence[Link], spool: Spool, now: NowNs, *, live: bool = True, offsets: Offsets | None = None
+    def __init__(  # noqa: PLR0913 - two clocks, and all by name
+        self,
+        links: Sequence[Link],
+        spool: Spool,
+        now: NowNs,
+        *,
+        live: bool = True,
+        offsets: Offsets | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._links = links
         self._turn = 0
@@ -41,7 +49,9 @@ class Uplink:
         self._now = now
         self._offsets = offsets or Offsets(now)
         self._live = live
-        self._limit = BATCH_WINDOWS
+        self._monotonic = monotonic
+        self._size = FEW_WINDOWS if live else MOST_WINDOWS
+        self._newest_sent = 0
         self._failures = 0
         self._said = ""
         self._is_apart = False
@@ -54,22 +64,26 @@ class Uplink:
 
     def send_once(self) -> float | None:
         """Send one batch. Returns seconds to wait before the next, 0 if there may be more, None if none waits."""
-        waiting = self._spool.waiting(self._limit, self._now(), BATCH_BYTES, newest_first=self._live)
+        is_new = self._live and self._spool.newest(self._now()) > self._newest_sent
+        limit = min(self._size, FEW_WINDOWS) if is_new else self._size
+        waiting = self._spool.waiting(limit, self._now(), BATCH_BYTES, newest_first=self._live)
         if not waiting:
             return None
         self._batch_id += 1
         batch = plain([one.body for one in waiting], self._batch_id, backfill=not self._live)
-        asked_ns = self._offsets.now_ns()
+        asked_ns, asked_s = self._offsets.now_ns(), self._monotonic()
         verdict = self._links[self._turn].exchange(batch, self._failures)
         match verdict:
             case Delivered():
                 self._offsets.compare(asked_ns, verdict.now_ns)
                 self._take(waiting, verdict)
-                return self._pause(len(waiting))
+                self._size = next_size(self._size, len(waiting), self._monotonic() - asked_s)
+                return 0.0 if is_new else self._pause(len(waiting), limit)
             case Halve():
                 return self._halve(waiting, verdict)
             case Wait():
                 self._failures += 0 if verdict.quiet else 1
+                self._size = FEW_WINDOWS
                 self._say(verdict, len(waiting))
                 self._turn = (self._turn + 1) % len(self._links)
                 return verdict.seconds
@@ -79,14 +93,15 @@ class Uplink:
         for link in self._links:
             link.close()
 
-    def _pause(self, sent: int) -> float:
+    def _pause(self, sent: int, limit: int) -> float:
         """A live agent sends its backlog at a bounded rate: a fleet that comes back must leave room for what is new."""
-        return sent / BACKLOG_WINDOWS_PER_S if self._live and sent >= self._limit else 0.0
+        return sent / BACKLOG_WINDOWS_PER_S if self._live and sent >= limit else 0.0
 
     def _take(self, waiting: list[Waiting], told: Delivered) -> None:
         if self._failures:
             LOG.info("%s: reached again after %d tries", self.url, self._failures)
-        self._failures, self._limit, self._said = 0, BATCH_WINDOWS, ""
+        self._failures, self._said = 0, ""
+        self._newest_sent = max(self._newest_sent, *(one.seq for one in waiting))
         rejected = {one.index: one for one in told.rejected if 0 <= one.index < len(waiting)}
         now_ns = self._now()
         self._compare_clocks(now_ns, told.now_ns)
@@ -125,11 +140,11 @@ class Uplink:
 
     def _halve(self, waiting: list[Waiting], why: Halve) -> float:
         if len(waiting) > 1:
-            self._limit = max(len(waiting) // 2, 1)
+            self._size = len(waiting) // 2
         else:
             LOG.error("%s: window refused for good: %s", self.url, why.detail)
             self._spool.refused(waiting[0].seq, why.code, self._now())
-            self._limit = BATCH_WINDOWS
+            self._size = FEW_WINDOWS
         return 0.0
 
 

@@ -8,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.delivery import Answer, Rejected
-from joulefleet_agent.reply import Delivered, Halve, Verdict, Wait, backoff, due_ns, jittered, judge
+from joulefleet_agent.reply import (
+    FEW_WINDOWS,
+    MOST_WINDOWS,
+    QUICK_S,
+    SLOW_S,
+    Delivered,
+    Halve,
+    Verdict,
+    Wait,
+    backoff,
+    due_ns,
+    jittered,
+    judge,
+    next_size,
+)
 
 S = 1_000_000_000
 REFUSED = Rejected(index=1, code="malformed")
@@ -99,3 +113,34 @@ def test_a_collector_whose_clock_is_wrong_does_not_hold_windows_for_years() -> N
 
 def test_a_window_that_a_person_has_to_see_to_waits_minutes() -> None:
     assert due_ns("not_accounted", 1_000 * S, 5_000 * S, 5_000 * S) == 5_300 * S
+
+
+@pytest.mark.parametrize(
+    ("size", "sent", "took_s", "next_one"),
+    [
+        (16, 16, 0.0, 32),
+        (16, 15, 0.0, 16),
+        (16, 16, QUICK_S, 16),
+        (16, 16, SLOW_S, 16),
+        (16, 16, SLOW_S + 0.1, 8),
+        (16, 1, SLOW_S + 0.1, 8),
+        (MOST_WINDOWS, MOST_WINDOWS, 0.0, MOST_WINDOWS),
+        (FEW_WINDOWS, 1, 60.0, FEW_WINDOWS),
+        (2, 2, 60.0, 2),
+    ],
+)
+def test_batches_of_a_backlog_follow_the_time_of_the_last_answer(
+    size: int, sent: int, took_s: float, next_one: int
+) -> None:
+    assert next_size(size, sent, took_s) == next_one
+
+
+@given(st.floats(0.0001, 1.0), st.floats(0.0, 1.0))
+def test_a_steady_collector_answers_soon(window_s: float, batch_s: float) -> None:
+    """Whatever a window takes, a batch comes to take neither long nor, unless it is the largest, next to nothing."""
+    size = FEW_WINDOWS
+    for _ in range(20):
+        size = next_size(size, size, batch_s + size * window_s)
+    took_s = batch_s + size * window_s
+    assert size == FEW_WINDOWS or took_s <= 2 * SLOW_S
+    assert size == MOST_WINDOWS or took_s >= QUICK_S

@@ -110,6 +110,19 @@ def test_what_is_postponed_waits_until_it_is_due(spool: Spool, make_window: Make
     assert spool.depth()[0] == 2
 
 
+def test_the_newest_is_told_by_a_number_that_only_rises(spool: Spool, make_window: MakeWindow) -> None:
+    assert spool.newest(NOW) == 0
+    spool.commit(b"", [make_window(), make_window()], NOW)
+    first, second = (one.seq for one in spool.waiting(2, NOW, 10**6))
+    assert spool.newest(NOW) == second > first > 0
+    spool.postpone(second, NOW + 60 * S)
+    assert (spool.newest(NOW), spool.newest(NOW + 60 * S)) == (first, second)
+    spool.stored([first, second], NOW)
+    assert spool.newest(NOW + 60 * S) == 0
+    spool.commit(b"", [make_window()], NOW + 3_600 * S)
+    assert spool.newest(NOW + 3_600 * S) > second
+
+
 def test_what_is_refused_is_set_aside_counted_and_kept(spool: Spool, make_window: MakeWindow) -> None:
     spool.commit(b"", [make_window(), make_window()], NOW)
     seq = spool.waiting(1, NOW, 10**6)[0].seq

@@ -14,8 +14,9 @@ from joulefleet.delivery import Answer, Rejected
 from joulefleet.window import Window
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.offset import NOT_COMPARED, Offset, Offsets
+from joulefleet_agent.reply import FEW_WINDOWS, MOST_WINDOWS, QUICK_S, SLOW_S
 from joulefleet_agent.spool import Bounds, Spool
-from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, BATCH_WINDOWS, Uplink, keep_sending, phase_of
+from joulefleet_agent.uplink import BACKLOG_WINDOWS_PER_S, Uplink, keep_sending, phase_of
 
 S = 1_000_000_000
 NOW = 1_790_000_000 * S
@@ -30,7 +31,11 @@ class Here:
         self.now_ns = NOW
         self.spool = spool
         self.make_window = make_window
-        self.uplink = Uplink([PostLink(url, random.Random(1), token, timeout_s=0.3)], spool, lambda: self.now_ns)
+        self.took_s = 0.0
+        """What each answer takes; the clock by which that is told is looked at before and after."""
+        self._at_s = 0.0
+        link = PostLink(url, random.Random(1), token, timeout_s=0.3)
+        self.uplink = Uplink([link], spool, lambda: self.now_ns, monotonic=self._monotonic_s)
 
     def keep(self, number: int, **fields: Any) -> None:
         self.spool.commit(b"", [self.make_window(**fields) for _ in range(number)], self.now_ns)
@@ -42,9 +47,20 @@ class Here:
             waits.append(self.uplink.send_once())
         return waits
 
+    def send_the_backlog(self, most: int = 200) -> None:
+        """Send until nothing is due, without the pauses between batches of a backlog."""
+        for _ in range(most):
+            if self.uplink.send_once() is None:
+                return
+        raise AssertionError("there is no end to it")
+
     @property
     def waiting(self) -> int:
         return self.spool.depth()[0]
+
+    def _monotonic_s(self) -> float:
+        self._at_s += self.took_s
+        return self._at_s
 
 
 @pytest.fixture
@@ -88,24 +104,79 @@ def test_without_a_token_none_is_sent_and_a_path_is_kept(tmp_path: Path, collect
 
 
 def test_a_replay_sends_the_oldest_first_without_a_pause_and_declares_itself(here: Here, collector: Any) -> None:
-    here.keep(BATCH_WINDOWS + 3)
+    here.keep(MOST_WINDOWS + 3)
     uplink = Uplink([PostLink(collector.url, random.Random(1))], here.spool, lambda: NOW, live=False)
     assert [uplink.send_once() for _ in range(3)] == [0.0, 0.0, None]
     uplink.close()
     assert collector.backfills == [True, True]
-    assert minutes(collector.taken) == list(range(BATCH_WINDOWS + 3))
+    assert minutes(collector.taken) == list(range(MOST_WINDOWS + 3))
 
 
-def test_a_backlog_goes_at_a_bounded_rate_and_what_is_new_goes_before_it(here: Here, collector: Any) -> None:
-    here.keep(2 * BATCH_WINDOWS + 5)
-    pause_s = here.uplink.send_once()
-    assert pause_s == BATCH_WINDOWS / BACKLOG_WINDOWS_PER_S
+def sizes(collector: Any) -> list[int]:
+    return [len(one) for one in collector.batches]
+
+
+def test_after_an_outage_the_newest_go_first_and_alone_and_then_the_backlog_at_a_bounded_rate(
+    here: Here, collector: Any
+) -> None:
+    here.keep(1_000)
+    assert here.uplink.send_once() == 0.0
+    assert minutes(collector.taken) == [999, 998, 997, 996]
+    pauses = [here.uplink.send_once() for _ in range(8)]
+    assert sizes(collector) == [FEW_WINDOWS, 8, 16, 32, 64, 128, MOST_WINDOWS, MOST_WINDOWS, 236]
+    assert pauses == [*(size / BACKLOG_WINDOWS_PER_S for size in sizes(collector)[1:-1]), 0.0]
+    assert here.uplink.send_once() is None
+    assert minutes(collector.taken) == list(range(999, -1, -1))
+
+
+def test_what_is_new_goes_before_the_backlog_in_a_small_batch(here: Here, collector: Any) -> None:
+    here.keep(100)
+    here.send_all()
+    here.keep(2)
+    assert here.uplink.send_once() == 0.0
+    assert minutes(collector.batches[-1]) == [101, 100, 87, 86]
+    assert here.uplink.send_once()
+    assert minutes(collector.batches[-1]) == list(range(85, 69, -1))
+    here.keep(6)
+    here.uplink.send_once()
+    assert minutes(collector.batches[-1]) == [107, 106, 105, 104]
+    here.uplink.send_once()
+    assert minutes(collector.batches[-1])[:3] == [103, 102, 69]
+    here.send_the_backlog()
+    assert sorted(minutes(collector.taken)) == list(range(108))
+
+
+def test_a_slow_collector_gets_smaller_batches_and_one_that_failed_the_smallest(
+    here: Here, collector: Any, reply: Any
+) -> None:
+    here.keep(300)
+    for here.took_s in (0.0, 0.0, 0.0, SLOW_S + 0.1, SLOW_S, SLOW_S + 0.1, QUICK_S, 0.0):
+        here.uplink.send_once()
+    assert sizes(collector) == [4, 8, 16, 32, 16, 16, 8, 8]
+    collector.replies = [reply(503)]
+    here.uplink.send_once()
+    here.uplink.send_once()
+    assert sizes(collector)[8:] == [16, 4]
+
+
+def test_a_replay_to_a_slow_collector_sends_smaller_batches_too(here: Here, collector: Any) -> None:
+    here.keep(2 * MOST_WINDOWS)
+    link = PostLink(collector.url, random.Random(1))
+    seconds = iter([0.0, SLOW_S + 1, 9.0, 9.0])
+    uplink = Uplink([link], here.spool, lambda: NOW, live=False, monotonic=lambda: next(seconds))
+    assert [uplink.send_once(), uplink.send_once()] == [0.0, 0.0]
+    uplink.close()
+    assert sizes(collector) == [MOST_WINDOWS, MOST_WINDOWS // 2]
+
+
+def test_what_the_collector_did_not_take_is_still_new(here: Here, collector: Any, reply: Any) -> None:
+    here.keep(20)
+    collector.replies = [reply(503), reply(503)]
+    here.uplink.send_once()
     here.keep(1)
-    assert here.uplink.send_once() == pause_s
-    newest = 2 * BATCH_WINDOWS + 5
-    assert minutes(collector.taken)[BATCH_WINDOWS] == newest
-    assert here.send_all() == [0.0, None]
-    assert sorted(minutes(collector.taken)) == list(range(newest + 1))
+    here.uplink.send_once()
+    here.uplink.send_once()
+    assert [minutes(one) for one in collector.batches] == [[19, 18, 17, 16], [20, 19, 18, 17], [20, 19, 18, 17]]
 
 
 def test_collectors_are_tried_in_turn(here: Here, collector: Any) -> None:
@@ -164,9 +235,9 @@ def test_clocks_that_differ_are_told_once(
 def test_many_that_are_refused_are_told_in_one_line_a_code(
     here: Here, collector: Any, reply: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here.keep(5)
+    here.keep(4)
     rejected = [Rejected(index=k, code="too_old", detail=f"day {k}") for k in range(3)]
-    collector.replies = [reply(answer=Answer(rejected=[*rejected, Rejected(index=4, code="malformed", detail="x")]))]
+    collector.replies = [reply(answer=Answer(rejected=[*rejected, Rejected(index=3, code="malformed", detail="x")]))]
     here.send_all()
     said = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
     assert [one.partition("aside: ")[2] for one in said] == ["too_old (the first: day 0)", "malformed (the first: x)"]
@@ -207,7 +278,7 @@ def test_a_refused_token_keeps_everything_says_so_once_and_tries_slowly(
 def test_what_is_too_large_is_halved_and_all_of_it_arrives(here: Here, collector: Any, reply: Any) -> None:
     here.keep(20)
     collector.default = lambda windows: reply(413 if len(windows) > 3 else 200)
-    here.send_all(most=200)
+    here.send_the_backlog()
     assert sorted(minutes(collector.taken)) == list(range(20))
     assert here.waiting == 0
     assert here.spool.refusals() == {}
@@ -218,7 +289,7 @@ def test_a_single_window_that_is_too_large_is_set_aside(here: Here, collector: A
     here.keep(1, pool="large")
     here.keep(2)
     collector.default = lambda windows: reply(413 if any(one.pool == "large" for one in windows) else 200)
-    here.send_all(most=200)
+    here.send_the_backlog()
     assert sorted(minutes(collector.taken)) == [0, 1, 3, 4]
     assert here.spool.refusals() == {"too_large": 1}
     assert here.waiting == 0
@@ -228,7 +299,7 @@ def test_a_window_that_makes_the_batch_unreadable_is_found(here: Here, collector
     here.keep(5)
     here.keep(1, pool="bad")
     collector.default = lambda windows: reply(400 if any(one.pool == "bad" for one in windows) else 200)
-    here.send_all(most=200)
+    here.send_the_backlog()
     assert sorted(minutes(collector.taken)) == [0, 1, 2, 3, 4]
     assert here.spool.refusals() == {"malformed": 1}
 
