@@ -1,12 +1,13 @@
 """Taking windows in: batches of many agents are kept in one commit, and each is answered after it.
 
 While one group of batches is stored the next one gathers. The pause between two follows the time that the last one
-took, up to GROUP_S, so that a busy collector commits seldom and a quiet one at once; a large group goes at once too.
+took, up to GROUP_S, so that a busy collector commits seldom and a quiet one at once; a full group does not wait. Whose
+turn it is `turns` decides.
 """
 
 import asyncio
 import logging
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -17,6 +18,7 @@ from joulefleet.delivery import Answer, Batch, Rejected
 from joulefleet_collector.metrics import Meters
 from joulefleet_collector.sorting import Arrived, Decode, Sorter
 from joulefleet_collector.store.store import DAY_NS, Account, Store, StoreUnavailable
+from joulefleet_collector.turns import Pace, ahead, next_group
 
 LOG = logging.getLogger(__name__)
 KEEP_WINDOWS_NS = 7 * DAY_NS
@@ -24,29 +26,27 @@ GROUP_S = 0.2
 PAUSE = 3
 """Pause between two groups by the time that the last one took."""
 GATHER_S = 0.01
-ENOUGH = 1_000
-"""Batches that make a group without any more waiting: more would not make a window cheaper."""
-MAX_GROUP = 1_000
-"""Windows in one commit, save for a batch that has more."""
 MAX_WAITING = 10_000
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Batches in hand at once; more are told to wait, so that memory stays bounded."""
+PATIENCE_S = 15.0
+"""A batch that would wait longer is sent away: half of what an agent waits before it sends again what is in hand."""
 STILL_S = 0.25
 """How long no request is looked at while a group is stored."""
 STALLED_S = 10.0
-"""Once a commit has taken so long the store is too slow, and no more batches are taken in hand."""
+"""Once the store has written for so long it is too slow, and no more batches are taken in hand."""
 
 
 class Busy(Exception):
-    """More batches wait than the collector holds at once."""
+    """More waits than the collector holds at once, or stores while an agent waits."""
 
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
-    """A batch in hand, its size and age, and who waits for the answer."""
+    """A batch in hand, its windows and bytes, and who waits for the answer."""
 
     arrived: Arrived
+    windows: int
     size: int
-    since_s: float
     answer: asyncio.Future[Answer]
 
 
@@ -71,10 +71,12 @@ class Ingest:
         self._store_works_elsewhere = store_works_elsewhere
         self._sorter = Sorter(account, keep_windows_ns)
         self._now_ns = now_ns
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
+        self._pace = Pace()
         self._in_hand = 0
         self._in_hand_bytes = 0
-        self._storing_since_s: float | None = None
+        self._in_hand_windows = 0
+        self._is_storing = False
         self._storing: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "store")
         self._thread_is_idle = Event()
@@ -85,12 +87,14 @@ class Ingest:
         Raises Busy, or StoreUnavailable; then nothing of the batch was stored.
         """
         loop = asyncio.get_running_loop()
-        self._check_room(loop.time())
+        windows = len(batch.windows)
+        self._check_room(windows)
         size = sum(memoryview(window).nbytes for window in batch.windows)
-        one = _Waiting(Arrived(batch, decode, self._now_ns()), size, loop.time(), loop.create_future())
+        one = _Waiting(Arrived(batch, decode, self._now_ns()), windows, size, loop.create_future())
         self._waiting.append(one)
         self._in_hand += 1
         self._in_hand_bytes += size
+        self._in_hand_windows += windows
         if self._storing is None or self._storing.done():
             self._storing = loop.create_task(self._store_groups())
         return await one.answer
@@ -98,25 +102,29 @@ class Ingest:
     @property
     def is_storing(self) -> bool:
         """Whether a group is on its way into the store now."""
-        return self._storing_since_s is not None
+        return self._is_storing
 
     @property
     def in_hand(self) -> tuple[int, int]:
         """Batches that are not answered yet, and their bytes."""
         return self._in_hand, self._in_hand_bytes
 
-    def _check_room(self, now_s: float) -> None:
+    def _check_room(self, windows: int) -> None:
         if self._in_hand >= MAX_WAITING or self._in_hand_bytes >= MAX_WAITING_BYTES:
             raise Busy(f"{self._in_hand} batches of {self._in_hand_bytes} bytes are in hand; send this one again later")
-        if self._storing_since_s is not None and now_s - self._storing_since_s > STALLED_S:
-            reason = f"a commit has taken {now_s - self._storing_since_s:.0f} s so far"
+        if (writes_s := self.meters.writes_s) > STALLED_S:
+            reason = f"a commit has taken {writes_s:.0f} s so far"
             raise StoreUnavailable("the store", reason, "see to its disk; agents send again by themselves")
+        if self._pace.time_s(self._in_hand_windows) > PATIENCE_S:
+            wait_s = self._pace.time_s(ahead(self._waiting, windows))
+            if wait_s > PATIENCE_S:
+                raise Busy(f"what goes before it takes {wait_s:.0f} s to account; send this one again later")
 
     async def _store_groups(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            group = self._next_group()
-            began_s = self._storing_since_s = loop.time()
+            group, self._waiting = next_group(self._waiting, self._pace.room)
+            began_s, self._is_storing = loop.time(), True
             self._thread_is_idle.clear()
             storing = self._thread.submit(self._store_group, [one.arrived for one in group])
             storing.add_done_callback(lambda _: self._thread_is_idle.set())
@@ -124,26 +132,23 @@ class Ingest:
             # stands still meanwhile, and goes on only where the store is slow or works elsewhere.
             self._thread_is_idle.wait(STILL_S)
             outcomes = await asyncio.wrap_future(storing)
-            self._storing_since_s = None
+            self._is_storing = False
             for one, outcome in zip(group, outcomes, strict=True):
                 self._give(one, outcome)
             await self._gather(until_s=loop.time() + min(GROUP_S, PAUSE * (loop.time() - began_s)))
 
     async def _gather(self, until_s: float) -> None:
+        """Wait until then or for a full group; a little in any case, so that what is new may come before what waits."""
         loop = asyncio.get_running_loop()
-        while len(self._waiting) < ENOUGH and loop.time() < until_s:
-            await asyncio.sleep(min(GATHER_S, until_s - loop.time()))
-
-    def _next_group(self) -> list[_Waiting]:
-        group, windows = [self._waiting.popleft()], 0
-        while self._waiting and windows < MAX_GROUP:
-            group.append(self._waiting.popleft())
-            windows += len(group[-1].arrived.batch.windows)
-        return group
+        while (left_s := until_s - loop.time()) > 0:
+            await asyncio.sleep(min(GATHER_S, left_s))
+            if self._in_hand_windows >= self._pace.room:
+                return
 
     def _give(self, one: _Waiting, outcome: Outcome) -> None:
         self._in_hand -= 1
         self._in_hand_bytes -= one.size
+        self._in_hand_windows -= one.windows
         if one.answer.done():
             return
         if isinstance(outcome, Exception):
@@ -191,7 +196,9 @@ class Ingest:
         return [msgspec.structs.replace(one, index=first + one.index) for one in answer.rejected]
 
     def _stored(self, arrived: Sequence[Arrived]) -> list[Answer]:
+        began_s = time.monotonic()
         found = self._sorter.sort_out(arrived)
+        self._pace.learn(sum(len(one.batch.windows) for one in arrived), time.monotonic() - began_s)
         if self._store_works_elsewhere:
             self._thread_is_idle.set()
         accounted = [window for one in found for window in one.accounted]

@@ -40,15 +40,24 @@ class Meters:
         self.batches = dict.fromkeys(STATUSES, 0)
         self.batch_bytes = 0
         self.streams = 0
+        self._writes_since_s: float | None = None
+
+    @property
+    def writes_s(self) -> float:
+        """Seconds that the store has been writing a commit now; 0 where it writes none."""
+        since_s = self._writes_since_s
+        return 0.0 if since_s is None else self._now_s() - since_s
 
     def commit(self, store: Store, accounted: Sequence[Accounted], received_ns: int) -> None:
         """Write these windows to the store. Raises what the store raises."""
-        began_s = self._now_s()
+        began_s = self._writes_since_s = self._now_s()
         try:
             new = store.write(accounted, received_ns)
         except BaseException:
             self.store_errors += 1
             raise
+        finally:
+            self._writes_since_s = None
         took_s = self._now_s() - began_s
         self.commits[bisect_left(COMMITS_S, took_s)] += 1
         self.commits_s += took_s

@@ -13,6 +13,7 @@ from joulefleet.delivery import Batch, unpack_json
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode, decode_json
 from joulefleet_collector import ingest as module
+from joulefleet_collector import turns
 from joulefleet_collector.ingest import KEEP_WINDOWS_NS, Busy, Ingest
 from joulefleet_collector.rows import Row
 from joulefleet_collector.sorting import EARLY_NS
@@ -185,6 +186,8 @@ class Watched:
     def __init__(self, store: EmbeddedStore) -> None:
         self.store = store
         self.commits = 0
+        self.servers: list[list[str]] = []
+        """Of each commit."""
         self.down = False
         self.free = threading.Event()
         self.free.set()
@@ -200,6 +203,7 @@ class Watched:
         if any(one.window.server == "odd" for one in accounted):
             raise ZeroDivisionError
         self.commits += 1
+        self.servers.append([one.window.server for one in accounted])
         return self.store.write(accounted, received_ns)
 
 
@@ -274,27 +278,100 @@ async def test_a_store_that_is_down_is_told_to_all_and_comes_back_by_itself(
     assert len(kept(watched.store)) == 5
 
 
-async def until_storing(ingest: Ingest) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not ingest.is_storing:
+        while not condition():
             await asyncio.sleep(0)
+
+
+async def until_storing(ingest: Ingest) -> None:
+    await until(lambda: ingest.is_storing)
+
+
+async def until_writing(ingest: Ingest) -> None:
+    await until(lambda: ingest.meters.writes_s > 0)
 
 
 async def test_while_a_commit_hangs_new_batches_are_sent_away_and_old_ones_are_kept(
     watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STILL_S", 0.0)
-    monkeypatch.setattr(module, "STALLED_S", -1.0)
+    monkeypatch.setattr(module, "STALLED_S", 0.0)
     ingest = into(watched, account, start_ns)
     watched.free.clear()
     first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
-    await until_storing(ingest)
+    await until_writing(ingest)
     with pytest.raises(StoreUnavailable, match="a commit has taken"):
         await ingest.take(batch(a_window("b").encode()), decode)
     watched.free.set()
     assert (await first).status == 200
     assert (await ingest.take(batch(a_window("b").encode()), decode)).status == 200
     assert [name for name, _ in kept(watched.store)] == ["a", "b"]
+
+
+async def test_a_store_that_waits_for_accounting_is_not_told_to_be_slow(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 0.0)
+    monkeypatch.setattr(module, "STALLED_S", 0.0)
+    accounts, goes_on = threading.Event(), threading.Event()
+
+    def long(window: Window) -> list[Row]:
+        accounts.set()
+        goes_on.wait(20)
+        return account(window)
+
+    ingest = into(watched, long, start_ns)
+    first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
+    await until(accounts.is_set)
+    second = asyncio.create_task(ingest.take(batch(a_window("b").encode()), decode))
+    await until(lambda: ingest.in_hand[0] == 2)
+    goes_on.set()
+    assert [(await one).status for one in (first, second)] == [200, 200]
+
+
+async def test_what_is_new_overtakes_a_backlog_and_no_backlog_is_left_behind(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 0.0)
+    monkeypatch.setattr(turns, "MAX_GROUP", 4)
+    ingest = into(watched, account, start_ns)
+    watched.free.clear()
+    sent = [asyncio.create_task(ingest.take(batch(a_window("first").encode()), decode))]
+    await until_writing(ingest)
+    for name, windows in (("old1", 3), ("old2", 3), ("old3", 3), ("new1", 1), ("new2", 1)):
+        bodies = [a_window(name, minute=-place).encode() for place in range(windows)]
+        sent.append(asyncio.create_task(ingest.take(batch(*bodies), decode)))
+    await until(lambda: ingest.in_hand[0] == len(sent))
+    watched.free.set()
+    assert [(await one).status for one in sent] == [200] * len(sent)
+    assert [sorted(set(servers)) for servers in watched.servers] == [
+        ["first"],
+        ["new1", "new2", "old1"],
+        ["old2", "old3"],
+    ]
+
+
+async def test_a_batch_that_would_wait_longer_than_its_agent_does_is_sent_away_and_a_smaller_one_is_not(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STILL_S", 0.0)
+    monkeypatch.setattr(module, "PATIENCE_S", 1e-9)
+    ingest = into(watched, account, start_ns)
+    watched.free.clear()
+    new, newer = ([a_window(name).encode()] for name in ("new", "newer"))
+    backlog = [a_window("old", minute=-place).encode() for place in range(3)]
+    sent = [asyncio.create_task(ingest.take(batch(*new), decode))]
+    await until_writing(ingest)
+    sent.append(asyncio.create_task(ingest.take(batch(*backlog), decode)))
+    await until(lambda: ingest.in_hand[0] == 2)
+    with pytest.raises(Busy, match="goes before it"):
+        await ingest.take(batch(*backlog), decode)
+    sent.append(asyncio.create_task(ingest.take(batch(*newer), decode)))
+    await until(lambda: ingest.in_hand[0] == 3)
+    watched.free.set()
+    assert [(await one).status for one in sent] == [200] * 3
+    assert (await ingest.take(batch(*backlog), decode)).status == 200
 
 
 async def test_whoever_goes_away_before_the_answer_hurts_nobody(

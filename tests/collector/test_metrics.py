@@ -77,6 +77,22 @@ def test_what_a_store_cannot_tell_is_left_out() -> None:
     assert of_influx["set_aside_lines_total"] == 4
 
 
+def test_while_the_store_writes_it_is_told_for_how_long() -> None:
+    store = FakeStore()
+    meters = Meters(lambda: store.now_s)
+    told: list[float] = []
+
+    class Slow(FakeStore):
+        def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
+            store.now_s += 7.0
+            told.append(meters.writes_s)
+            raise StoreUnavailable("/data", "no space is left", "free some")
+
+    with pytest.raises(StoreUnavailable):
+        meters.commit(Slow(), windows(1), 0)  # type: ignore[arg-type]  # only write is reached
+    assert (told, meters.writes_s) == ([7.0], 0.0)
+
+
 def test_a_commit_that_fails_is_an_error_and_no_duration() -> None:
     store = FakeStore()
     store.down, meters = True, Meters(lambda: store.now_s)
