@@ -23,8 +23,6 @@ from joulefleet_agent.spool import Spool
 from joulefleet_agent.uplink import Uplink
 
 STEP_S = 10
-BATCHES = 4
-"""More than there are to send."""
 METER = Meter(id="m", kind="server", grade="counter", sensor_class="platform", resolution_uj=1)
 ENGINE = Engine(id="e", software="vllm")
 
@@ -64,8 +62,8 @@ class Host:
         """Close what was read, and send all windows."""
         self.pipeline.finish(self.wall_ns)
         uplink = Uplink([PostLink(url, random.Random(1))], self.spool, lambda: self.wall_ns)
-        for _ in range(BATCHES):
-            uplink.send_once()
+        while uplink.send_once() is not None:
+            pass
         uplink.close()
         assert self.spool.depth()[0] == 0
 
