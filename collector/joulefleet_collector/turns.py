@@ -36,7 +36,9 @@ class Pace:
         self._took_s = SURE_WINDOWS * FIRST_GUESS_S
 
     def learn(self, windows: int, took_s: float) -> None:
-        """So many windows were accounted in so many seconds."""
+        """So many windows were accounted in so many seconds; of none nothing is learnt."""
+        if not windows:
+            return
         self._windows = self._windows / 2 + windows
         self._took_s = self._took_s / 2 + took_s
 

@@ -89,9 +89,11 @@ def test_one_window_that_took_long_by_chance_hardly_counts_beside_many() -> None
     assert 0 < Pace().room < MAX_GROUP
 
 
-def test_windows_that_took_no_time_that_a_clock_tells() -> None:
+@pytest.mark.parametrize(("windows", "took_s"), [(1, 0.0), (0, 0.0), (0, 3.0)])
+def test_no_time_that_a_clock_tells_and_no_windows_at_all(windows: int, took_s: float) -> None:
     pace = Pace()
-    for _ in range(1_100):
-        pace.learn(1, 0.0)
-    assert pace.room == MAX_GROUP
-    assert pace.time_s(5) == pytest.approx(0.0)
+    for _ in range(2_000):
+        pace.learn(windows, took_s)
+    assert (pace.room, pace.time_s(5)) == (
+        (MAX_GROUP, pytest.approx(0.0)) if windows else (Pace().room, Pace().time_s(5))
+    )
