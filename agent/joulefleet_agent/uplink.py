@@ -77,8 +77,9 @@ class Uplink:
             case Delivered():
                 self._offsets.compare(asked_ns, verdict.now_ns)
                 self._take(waiting, verdict)
-                self._size = next_size(self._size, len(waiting), self._monotonic() - asked_s)
-                return 0.0 if is_new else self._pause(len(waiting), limit)
+                took_s = self._monotonic() - asked_s
+                self._size = next_size(self._size, len(waiting), took_s)
+                return 0.0 if is_new or len(waiting) < limit else self._pause_s(len(waiting), took_s)
             case Halve():
                 return self._halve(waiting, verdict)
             case Wait():
@@ -93,9 +94,9 @@ class Uplink:
         for link in self._links:
             link.close()
 
-    def _pause(self, sent: int, limit: int) -> float:
+    def _pause_s(self, sent: int, took_s: float) -> float:
         """A live agent sends its backlog at a bounded rate: a fleet that comes back must leave room for what is new."""
-        return sent / BACKLOG_WINDOWS_PER_S if self._live and sent >= limit else 0.0
+        return max(sent / BACKLOG_WINDOWS_PER_S - took_s, 0.0) if self._live else 0.0
 
     def _take(self, waiting: list[Waiting], told: Delivered) -> None:
         if self._failures:

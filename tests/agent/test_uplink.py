@@ -129,6 +129,14 @@ def test_after_an_outage_the_newest_go_first_and_alone_and_then_the_backlog_at_a
     assert minutes(collector.taken) == list(range(999, -1, -1))
 
 
+def test_what_an_answer_took_is_not_waited_for_once_more(here: Here, collector: Any) -> None:
+    here.keep(100)
+    here.uplink.send_once()
+    for here.took_s, pause_s in ((0.01, 8 / BACKLOG_WINDOWS_PER_S - 0.01), (0.04, 0.0)):
+        assert here.uplink.send_once() == pytest.approx(pause_s)
+    assert sizes(collector) == [4, 8, 16]
+
+
 def test_what_is_new_goes_before_the_backlog_in_a_small_batch(here: Here, collector: Any) -> None:
     here.keep(100)
     here.send_all()
