@@ -57,15 +57,13 @@ def next_group(waiting: Sequence[One], room: int) -> tuple[list[One], list[One]]
 
     The first always, and of the others the smallest, as many as there is room for their windows.
     """
-    if sum(one.windows for one in waiting) <= room:
+    windows = [one.windows for one in waiting]
+    if sum(windows) <= room:
         return list(waiting), []
-    smallest = sorted(range(1, len(waiting)), key=lambda place: waiting[place].windows)
-    fitting = bisect_right(list(accumulate(waiting[place].windows for place in smallest)), room)
-    taken = {0, *smallest[:fitting]}
-    return (
-        [one for place, one in enumerate(waiting) if place in taken],
-        [one for place, one in enumerate(waiting) if place not in taken],
-    )
+    smallest = sorted(range(1, len(waiting)), key=windows.__getitem__)
+    fitting = bisect_right(list(accumulate(map(windows.__getitem__, smallest))), room)
+    group, rest = sorted(smallest[:fitting]), sorted(smallest[fitting:])
+    return [waiting[0], *(waiting[place] for place in group)], [waiting[place] for place in rest]
 
 
 def ahead(waiting: Sequence[Sized], windows: int) -> int:
