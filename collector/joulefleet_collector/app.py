@@ -64,7 +64,7 @@ def make_app(
     app.router.add_get("/v1/usage", door.usage if answers else _answers_none)
     app.router.add_get("/v1/agents", operating.agents if answers else _answers_none)
     app.router.add_post("/v1/agents/retire", operating.retire if answers else _answers_none)
-    app.router.add_get("/metrics", operating.metrics)
+    app.router.add_get("/metrics", operating.metrics if answers else operating.own_metrics)
     app.router.add_get("/-/healthy", door.healthy)
     app.router.add_get("/-/ready", door.ready)
     return app

@@ -56,16 +56,18 @@ Outcome = Answer | Exception
 class Ingest:
     """The way from a batch to the store. One group is stored at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 # the parts of one way
         self,
         store: Store,
         account: Account,
         now_ns: Callable[[], int],
         keep_windows_ns: int = KEEP_WINDOWS_NS,
+        *,
         store_works_elsewhere: bool = False,
+        meters: Meters | None = None,
     ) -> None:
         """`store_works_elsewhere`: a write waits for another process, and requests are looked at meanwhile."""
-        self.meters = Meters()
+        self.meters = meters or Meters()
         """What is counted on the way."""
         self._store = store
         self._store_works_elsewhere = store_works_elsewhere
@@ -92,9 +94,7 @@ class Ingest:
         size = sum(memoryview(window).nbytes for window in batch.windows)
         one = _Waiting(Arrived(batch, decode, self._now_ns()), windows, size, loop.create_future())
         self._waiting.append(one)
-        self._in_hand += 1
-        self._in_hand_bytes += size
-        self._in_hand_windows += windows
+        self._hold(1, size, windows)
         if self._storing is None or self._storing.done():
             self._storing = loop.create_task(self._store_groups())
         return await one.answer
@@ -104,10 +104,11 @@ class Ingest:
         """Whether a group is on its way into the store now."""
         return self._is_storing
 
-    @property
-    def in_hand(self) -> tuple[int, int]:
-        """Batches that are not answered yet, and their bytes."""
-        return self._in_hand, self._in_hand_bytes
+    def _hold(self, batches: int, size: int, windows: int) -> None:
+        self._in_hand += batches
+        self._in_hand_bytes += size
+        self._in_hand_windows += windows
+        self.meters.waiting(self._in_hand, self._in_hand_bytes)
 
     def _check_room(self, windows: int) -> None:
         if self._in_hand >= MAX_WAITING or self._in_hand_bytes >= MAX_WAITING_BYTES:
@@ -146,9 +147,7 @@ class Ingest:
                 return
 
     def _give(self, one: _Waiting, outcome: Outcome) -> None:
-        self._in_hand -= 1
-        self._in_hand_bytes -= one.size
-        self._in_hand_windows -= one.windows
+        self._hold(-1, -one.size, -one.windows)
         if one.answer.done():
             return
         if isinstance(outcome, Exception):

@@ -1,11 +1,12 @@
 """What an operator asks of the collector and tells it: the agents, which of them are retired, and its own metrics."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
+from prometheus_client.core import Metric
 
 from joulefleet.delivery import JSON_TYPE
 from joulefleet_collector.api import BadQuestion
@@ -13,7 +14,7 @@ from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import Gate, bearer
 from joulefleet_collector.fleet import Fleet
 from joulefleet_collector.ingest import Ingest
-from joulefleet_collector.metrics import counted, of_fleet, page, process, waiting
+from joulefleet_collector.metrics import counted, of_fleet, page, process
 from joulefleet_collector.store.store import Store, StoreUnavailable
 
 FRESH_S = 10.0
@@ -88,8 +89,16 @@ class Operating:
         """GET /metrics: what the collector counts, for Prometheus. It answers while the store does not."""
         self._gate.read(_token(request), request.remote or "")
         summary = await self._summary.answer()
-        told = [*process(), *counted(self._ingest.meters, self._store), *waiting(*self._ingest.in_hand)]
-        told += of_fleet(summary, self._now_ns()) if summary else []
+        return self._page(request, of_fleet(summary, self._now_ns()) if summary else ())
+
+    async def own_metrics(self, request: web.Request) -> web.StreamResponse:
+        """GET /metrics of a collector that answers no questions: nor does it ask its store who reports."""
+        self._gate.read(_token(request), request.remote or "")
+        return self._page(request, ())
+
+    def _page(self, request: web.Request, of_agents: Iterable[Metric]) -> web.Response:
+        meters = self._ingest.meters
+        told = [*process(meters.processes), *counted(meters, self._store), *of_agents]
         body, content_type = page(told, request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from aiohttp import web
 
@@ -26,6 +26,7 @@ from joulefleet_collector.app import make_app
 from joulefleet_collector.auth import OPEN, Gate, load_keys, read_secret
 from joulefleet_collector.config import Auth, CollectorConfig, Listen
 from joulefleet_collector.ingest import Ingest
+from joulefleet_collector.metrics import Meters
 from joulefleet_collector.store.embedded import FILE_NAME, EmbeddedStore
 from joulefleet_collector.store.freshness import TOKEN_BITS
 from joulefleet_collector.store.influx_config import InfluxConfig, from_environment
@@ -44,6 +45,14 @@ BACKLOG = 4_096
 """Connections that may wait to be accepted: a fleet comes back at once."""
 GC_THRESHOLDS = (200_000, 50, 100)
 """Thousands of connections are many objects that live long; looking through them often costs a third of the speed."""
+
+
+class Part(NamedTuple):
+    """What one of several processes has of a collector."""
+
+    sockets: Sequence[socket.socket]
+    """Bound to its address."""
+    meters: Meters
 
 
 class CannotListen(Exception):
@@ -171,14 +180,17 @@ async def listening(
     store: Store,
     account: Account,
     now_ns: Callable[[], int],
-    sockets: Sequence[socket.socket] = (),
+    part: Part | None = None,
 ) -> AsyncIterator[str]:
     """The collector's HTTP door, open while inside; gives its address. Raises CannotListen or ConfigError.
 
-    It opens on `sockets`, which are bound, or where the configuration says.
+    It opens where the configuration says, or as a part of a collector on what that part has.
     """
+    sockets, meters = part or ((), None)
     elsewhere = config.store.kind == "influxdb" or config.workers > 1
-    ingest = Ingest(store, account, now_ns, config.store.keep.windows_ns, elsewhere)
+    ingest = Ingest(
+        store, account, now_ns, config.store.keep.windows_ns, store_works_elsewhere=elsewhere, meters=meters
+    )
     app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role)
     runner = web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()

@@ -76,14 +76,14 @@ class Streams:
         stream = web.WebSocketResponse(heartbeat=PING_S, max_msg_size=MAX_WIRE_BYTES, compress=False)
         await stream.prepare(request)
         self._open.add(stream)
-        self._ingest.meters.streams += 1
+        self._ingest.meters.stream(1)
         try:
             hello = Hello(credit=CREDIT, store_epoch=self._store_epoch(), now_ns=self._now_ns())
             await stream.send_bytes(msgspec.json.encode(hello))
             await self._answer_all(stream, token)
         finally:
             self._open.discard(stream)
-            self._ingest.meters.streams -= 1
+            self._ingest.meters.stream(-1)
             await self._say_goodbye(stream)
         return stream
 

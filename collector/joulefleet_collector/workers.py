@@ -16,13 +16,16 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet_collector.config import CollectorConfig, Listen
+from joulefleet_collector.metrics import Counts, Meters, shared
 from joulefleet_collector.service import (
     ALIVE_EVERY_S,
     SHUTDOWN_S,
+    Part,
     beat,
     cannot_listen,
     collect_seldom,
@@ -138,7 +141,9 @@ def serve_with_workers(config: CollectorConfig, announce: Callable[[str], None])
     tls_of(config.listen)
     doors = bound(config.listen, config.workers)
     url = url_of(config.listen, doors[0][0].getsockname()[1])
-    with _started(config, doors) as workers:
+    counts = shared(1 + config.workers)
+    Meters(counts=counts)  # the writer takes nothing in, but its memory and time are the collector's too
+    with _started(config, doors, counts) as workers:
         run(_lead(config, workers, lambda: announce(url)))
 
 
@@ -176,15 +181,16 @@ def _bound(family: int, place: tuple[Any, ...], shared: bool) -> socket.socket:
 
 
 @contextmanager
-def _started(config: CollectorConfig, doors: Sequence[Sockets]) -> Iterator[list[_Worker]]:
-    """A worker for each of these doors; none is left afterwards."""
+def _started(config: CollectorConfig, doors: Sequence[Sockets], counts: Counts) -> Iterator[list[_Worker]]:
+    """A worker for each of these doors; none is left afterwards. The first of the counts are the writer's."""
     workers: list[_Worker] = []
     try:
-        for door in doors:
+        for place, door in enumerate(doors, 1):
             ours, theirs = _pairs()
             others = [*ours, *(end for one in workers for end in one.ends)]
             others += [one for other in doors if other is not door for one in other]
-            process = _FORK.Process(target=_work, args=(config, door, theirs, others), daemon=True)
+            count = partial(Meters, counts=counts, place=place)
+            process = _FORK.Process(target=_work, args=(config, door, theirs, others, count), daemon=True)
             process.start()
             for one in theirs:
                 one.close()
@@ -265,17 +271,17 @@ async def _all_listen(workers: Sequence[_Worker], told_to_end: asyncio.Event) ->
         one.cancel()
 
 
-def _work(config: CollectorConfig, door: Sockets, ends: _Ends, others: Sockets) -> None:
+def _work(config: CollectorConfig, door: Sockets, ends: _Ends, others: Sockets, meters: Callable[[], Meters]) -> None:
     """The life of a worker. `others` are what it was born with and must not hold: the writer's ends among them."""
     for one in others:
         one.close()
     try:
-        run(_take_in(config, door, ends))
+        run(_take_in(config, door, ends, meters()))
     except _WriterGone:
         sys.exit(1)  # the writer has said why, where it could
 
 
-async def _take_in(config: CollectorConfig, door: Sockets, ends: _Ends) -> None:
+async def _take_in(config: CollectorConfig, door: Sockets, ends: _Ends, meters: Meters) -> None:
     told_to_end = ends_on_signal()
     reader, writer = await asyncio.open_connection(sock=ends.life)
     if not await reader.read(1):
@@ -283,7 +289,7 @@ async def _take_in(config: CollectorConfig, door: Sockets, ends: _Ends) -> None:
     writer_gone = asyncio.create_task(_until_closed(reader, lambda: None))
     writer_gone.add_done_callback(lambda _: told_to_end.set())
     with closing(_store(config, ends)) as store:
-        async with listening(config, store, under(config.policy), time.time_ns, door):
+        async with listening(config, store, under(config.policy), time.time_ns, Part(door, meters)):
             collect_seldom()
             await beat(lambda: writer.write(_BEAT), told_to_end)
     if writer_gone.done():

@@ -130,6 +130,7 @@ class Refusing:
     """A fake store that cannot be written now."""
 
     epoch = "e"
+    lines_set_aside = None
 
     def write(self, accounted: Sequence[Accounted], received_ns: int) -> int:
         raise StoreUnavailable("/data", "no space is left", "free some")
@@ -182,6 +183,8 @@ async def test_bytes_in_hand_are_bounded_and_room_comes_back(
 
 class Watched:
     """A fake store around a real one: counts commits, holds them up and spoils them on demand."""
+
+    lines_set_aside = None
 
     def __init__(self, store: EmbeddedStore) -> None:
         self.store = store

@@ -22,6 +22,7 @@ from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.app import make_app
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate
+from joulefleet_collector.config import Role
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.operating import Lately
 from joulefleet_collector.rows import Row
@@ -59,9 +60,11 @@ def store(tmp_path: Path) -> Iterator[Asked]:
 
 
 @asynccontextmanager
-async def door(store: Asked, now_ns: int, gate: Gate = OPEN) -> AsyncIterator[aiohttp.ClientSession]:
+async def door(
+    store: Asked, now_ns: int, gate: Gate = OPEN, role: Role = "all"
+) -> AsyncIterator[aiohttp.ClientSession]:
     ingest = Ingest(store, Accounting(Policy()), lambda: now_ns)
-    runner = aiohttp.web.AppRunner(make_app(store, ingest, lambda: now_ns, gate), auto_decompress=False)
+    runner = aiohttp.web.AppRunner(make_app(store, ingest, lambda: now_ns, gate, role), auto_decompress=False)
     await runner.setup()
     site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -156,6 +159,29 @@ async def test_a_store_that_is_down_or_hangs_hides_the_agents_and_nothing_else(
     assert again["agents ok"] == 1
 
 
+async def test_an_ingest_counts_and_leaves_the_agents_to_the_watch(
+    store: Asked, a_window: AWindow, start_ns: int
+) -> None:
+    async with door(store, start_ns + 90 * NS_PER_S, role="ingest") as client:
+        async with client.post("/v1/windows", data=pack([a_window("a").encode()]), headers=PACKED) as response:
+            assert response.status == 200
+        found = await scraped(client)
+    assert (found["windows_accepted_total"], found["batches_total 200"]) == (1, 1)
+    assert not [name for name in found if name.startswith(("agents", "newest"))]
+    assert store.asked == 0
+
+
+async def test_a_watch_tells_the_agents_and_the_batches_that_went_astray(
+    store: Asked, a_window: AWindow, start_ns: int
+) -> None:
+    async with door(store, start_ns, role="watch") as client:
+        async with client.post("/v1/windows", data=pack([a_window("a").encode()]), headers=PACKED) as response:
+            assert response.status == 421
+        found = await scraped(client)
+    assert (found["windows_accepted_total"], found["batches_total 421"]) == (0, 1)
+    assert (found["agents ok"], store.asked) == (0, 1)
+
+
 async def test_a_fault_of_ours_is_not_hidden() -> None:
     def broken() -> int:
         raise ZeroDivisionError
@@ -218,12 +244,13 @@ async def test_where_there_are_keys_only_the_operator_retires(store: Asked, star
     assert store.retired() == {"a": 0}
 
 
+@pytest.mark.parametrize(("role", "paths"), [("all", ["/metrics", "/v1/agents"]), ("ingest", ["/metrics"])])
 async def test_reading_needs_a_right_for_agents_and_metrics_alike(
-    store: Asked, start_ns: int, monkeypatch: pytest.MonkeyPatch
+    store: Asked, start_ns: int, monkeypatch: pytest.MonkeyPatch, role: Role, paths: list[str]
 ) -> None:
     monkeypatch.setattr("joulefleet_collector.auth._is_here", lambda _: False)
-    async with door(store, start_ns, GATED) as client:
-        for path in ("/metrics", "/v1/agents"):
+    async with door(store, start_ns, GATED, role) as client:
+        for path in paths:
             for token, status in (("", 401), ("wrong", 401), ("a-reader's-token", 200), ("an-operator's-token", 200)):
                 async with client.get(path, headers={"Authorization": f"Bearer {token}"}) as response:
                     assert (path, token, response.status) == (path, token, status)

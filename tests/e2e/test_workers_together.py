@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -104,6 +106,87 @@ def reason_of_end(stream: ClientConnection) -> str:
         stream.recv(timeout=DEADLINE_S)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.reason
+
+
+SCRAPES = 16
+"""Each may come to either worker: that all come to one is less likely than one in 30,000."""
+
+
+def scraped(collector: Collector) -> dict[str, float]:
+    """GET /metrics over a connection of its own."""
+    with urlopen(f"{collector.url}/metrics", timeout=DEADLINE_S) as answer:
+        text = answer.read().decode()
+    return {
+        " ".join((sample.name.removeprefix("joulefleet_collector_"), *sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_scrape_tells_the_counts_of_all_workers(tmp_path: Path, fleet: Fleet) -> None:
+    few = {server: several[:6] for server, several in fleet.items()}
+    windows = sum(len(several) for several in few.values())
+    with together(tmp_path) as (command, collector), ExitStack() as held:
+        deliver(few, collector.url)
+        deliver(few, collector.url)
+        address = "ws" + collector.url.removeprefix("http") + STREAM_PATH
+        for _ in range(8):
+            held.enter_context(connect(address, proxy=None)).recv(timeout=DEADLINE_S)
+        until(lambda: scraped(collector)["streams_open"] == 8, "the streams of before to be seen as ended")
+        pages = [scraped(collector) for _ in range(SCRAPES)]
+        for name in ("windows_accepted_total", "windows_known_total"):
+            assert {page[name] for page in pages} == {windows}
+        for name, number in (("streams_open", 8), ("batches_waiting", 0), ("store_errors_total", 0)):
+            assert {page[name] for page in pages} == {number}
+        for name in ("batches_total 200", "batch_bytes_total", "commit_duration_seconds_count"):
+            assert len({page[name] for page in pages}) == 1 and pages[0][name] > 0
+        cpu_s = [page["process_cpu_seconds_total"] for page in pages]
+        assert cpu_s == sorted(cpu_s)
+        assert sum(sum(one.cpu_times()[:2]) for one in family(command)) >= cpu_s[-1] > 0
+        assert command.end() == 0, command.err
+
+
+def test_servers_are_retired_by_the_writer_and_every_worker_knows(tmp_path: Path, fleet: Fleet) -> None:
+    few = {server: several[:2] for server, several in list(fleet.items())[:3]}
+    gone = next(iter(few))
+    with together(tmp_path) as (command, collector):
+        deliver(few, collector.url)
+
+        def statuses() -> set[str]:
+            found = [{one["server"]: one["status"] for one in collector.agents()} for _ in range(SCRAPES)]
+            return {states[gone] for states in found}
+
+        retire = ("agents", "retire", "--collector", collector.url, gone)
+        run(*retire)
+        assert statuses() == {"retired"}
+        run(*retire, "--undo")
+        assert statuses() == {"silent"}
+        run(*retire)
+        assert command.end() == 0, command.err
+    with together(tmp_path) as (command, collector):
+        assert statuses() == {"retired"}
+        assert command.end() == 0, command.err
+
+
+def test_what_is_done_to_the_store_beside_it_finds_it_whole(tmp_path: Path, fleet: Fleet) -> None:
+    half = {server: several[:8] for server, several in fleet.items()}
+    rest = {server: several[8:16] for server, several in fleet.items()}
+    place, copy = ("--data-dir", str(tmp_path / "data")), tmp_path / "copy" / "joulefleet.db"
+    copy.parent.mkdir()
+    with together(tmp_path) as (command, collector), ThreadPoolExecutor(1) as pool:
+        deliver(half, collector.url)
+        load = pool.submit(deliver, rest, collector.url)
+        run("store", "info", *place)
+        run("store", "backup", str(copy), *place)
+        run("store", "compact", *place)
+        load.result(DEADLINE_S)
+        with urlopen(f"{collector.url}/-/ready", timeout=DEADLINE_S) as answer:
+            assert answer.status == 200
+        assert len(collector.windows()) == 16 * len(fleet)
+        assert command.end() == 0, command.err
+    with running(tmp_path / "copied", *words(copy.parent)) as command:
+        assert len(Collector(address_of(command)).windows()) >= 8 * len(fleet)
+        assert command.end() == 0, command.err
 
 
 def test_a_worker_that_is_killed_ends_the_whole_and_says_so(tmp_path: Path) -> None:
