@@ -11,6 +11,8 @@ from joulefleet_collector.rows import AGENT, SERVER_TAGS, WINDOW_TAGS, Row
 SILENT_WINDOWS = 5
 """An agent is silent when so many windows are due and did not come; and not before SILENT_S."""
 SILENT_S = 180.0
+PROOF = "joulefleet-check"
+"""The name under which `collector check` leaves its proof in a store: no agent bears it."""
 STATUSES = ("ok", "silent", "loses", "never", "retired")
 OWN_TAGS = frozenset((*SERVER_TAGS, *WINDOW_TAGS, *AGENT.tags))
 """Tags of an agent's row that are no labels."""
@@ -75,6 +77,8 @@ def newest(agents: Iterable[Row]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for row in agents:
         server = row.tags.get("server", "")
+        if server == PROOF:
+            continue
         if server not in found or row.start_ns > found[server].start_ns:
             found[server] = row
     return found

@@ -9,14 +9,12 @@ import msgspec
 from joulefleet.grid import floor_to
 from joulefleet.units import NS_PER_S, bytes_to_mb
 from joulefleet.window import Window
+from joulefleet_collector.agents import PROOF
 from joulefleet_collector.config import CollectorConfig
 from joulefleet_collector.rows import Row
 from joulefleet_collector.service import influx_of, opened
 from joulefleet_collector.sizing import METERS, Fleet, Size, size
 from joulefleet_collector.store.store import MINUTE_NS, Accounted, Question, Store, StoreUnavailable
-
-SERVER = "joulefleet-check"
-"""The name under which the proof is kept. It is marked as simulated, bears no energy, and is in no figure."""
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -84,19 +82,25 @@ def told(outcome: Checked) -> list[str]:
         *(f"  {proof.what:<12} {proof.detail}" for proof in outcome.proofs),
         f"servers {fleet.servers:,}, meters on each {METERS}, models on each {fleet.models}, step {fleet.step_s:g} s:",
         f"  {needs.windows_per_s:,.1f} windows and {needs.rows_per_s:,.0f} rows a second, {needs.series:,} series",
-        f"  {a_day:,.1f} MB a day, {kept:,.1f} MB for {needs.kept_days:g} days",
+        f"  {a_day:,.1f} MB a day, {kept:,.1f} MB in all: {_kept(needs)}",
         *(f"  note: {note}" for note in needs.notes),
     ]
 
 
+def _kept(needs: Size) -> str:
+    if needs.kept_windows_days is None:
+        return f"rows for {needs.kept_days:g} days"
+    return f"windows for {needs.kept_windows_days:g} days, minutes for {needs.kept_days:g}, hours and days for a year"
+
+
 def _probe(now_ns: int) -> Accounted:
-    """A window of one second without meters, and the one row that it leaves: a fact.
+    """A window of one second without meters, and the one row that it leaves: a fact, marked as simulated, of no joule.
 
     Its value is the second, so that no earlier proof of the same minute answers in its place.
     """
     start_ns = floor_to(now_ns, NS_PER_S)
-    window = Window(server=SERVER, timeline=0, start_ns=start_ns, step_ns=NS_PER_S, pool=SERVER, simulated=True)
-    tags = {"server": SERVER, "pool": SERVER, "simulated": "true", "timeline": "00000000", "step_s": "1"}
+    window = Window(server=PROOF, timeline=0, start_ns=start_ns, step_ns=NS_PER_S, pool=PROOF, simulated=True)
+    tags = {"server": PROOF, "pool": PROOF, "simulated": "true", "timeline": "00000000", "step_s": "1"}
     second = f"{start_ns % MINUTE_NS // NS_PER_S:02d}"
     row = Row("facts", start_ns, {**tags, "fact": "check", "value": second}, {"seen": 1.0})
     return Accounted(window, window.encode(), [row])
@@ -105,7 +109,7 @@ def _probe(now_ns: int) -> Accounted:
 def _seen(store: Store, probe: Accounted) -> float | None:
     minute_ns = floor_to(probe.window.start_ns, MINUTE_NS)
     where: dict[str, tuple[str, ...]] = {
-        "server": (SERVER,),
+        "server": (PROOF,),
         "fact": ("check",),
         "value": (probe.rows[0].tags["value"],),
     }

@@ -55,6 +55,8 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_day: int
     kept_days: float
     """How long rows are kept; a year where they are never let go."""
+    kept_windows_days: float | None
+    """None where a store keeps no windows."""
     kept_bytes: int
     """With the windows and the sums of a year that the embedded store keeps beside them."""
     notes: list[str]
@@ -82,6 +84,7 @@ def size(fleet: Fleet, config: StoreConfig, retention_days: float) -> Size:
         series=series,
         bytes_per_day=round(a_day),
         kept_days=days,
+        kept_windows_days=config.keep_windows_days if config.kind == "embedded" else None,
         kept_bytes=round(kept),
         notes=_notes(config.kind, fleet.windows_per_s * fleet.rows_per_window, series),
     )

@@ -10,8 +10,12 @@ from click.testing import CliRunner
 
 from fixtures.services import Server, free_port
 from joulefleet.units import NS_PER_S
-from joulefleet_collector.check import SERVER, prove
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.agents import PROOF
+from joulefleet_collector.check import prove
 from joulefleet_collector.cli import collector
+from joulefleet_collector.fleet import Fleet
+from joulefleet_collector.service import under
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import Accounted, Question, StoreUnavailable, Total
 
@@ -46,9 +50,19 @@ def test_the_proof_leaves_no_joule_and_is_marked_as_simulated(tmp_path: Path) ->
     with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
         list(prove(store, "here", NOW_NS, readable=True))
         (row,) = store.latest("facts")
-        assert (row.tags["server"], row.tags["simulated"]) == (SERVER, "true")
+        assert (row.tags["server"], row.tags["simulated"]) == (PROOF, "true")
         for kind in ("usage", "ledger", "meter", "work"):
             assert store.latest(kind) == []
+
+
+def test_the_proof_is_no_agent_that_falls_silent_not_even_after_a_recount(tmp_path: Path) -> None:
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+        list(prove(store, "here", NOW_NS, readable=True))
+        fleet = Fleet(store, lambda: NOW_NS + 3_600 * NS_PER_S)
+        for _ in range(2):
+            assert fleet.listing().agents == []
+            assert set(fleet.summary().by_status.values()) == {0} and fleet.summary().newest_end_ns is None
+            store.recount(under(Policy()), lambda _done, _total: None)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +84,7 @@ def test_the_command_proves_the_embedded_store_and_sizes_it(tmp_path: Path) -> N
     result = CliRunner().invoke(collector, ["check", "--data-dir", str(tmp_path), "--servers", "1000", "--models", "2"])
     assert result.exit_code == 0, result.output
     assert "idempotency" in result.stdout and "servers 1,000, meters on each 13, models on each 2" in result.stdout
+    assert "in all: windows for 7 days, minutes for 90, hours and days for a year" in result.stdout
     result = CliRunner().invoke(collector, ["check", "--data-dir", str(tmp_path), "--json"])
     told = json.loads(result.stdout)
     assert [proof["what"] for proof in told["proofs"]] == ["write", "read", "idempotency"]
