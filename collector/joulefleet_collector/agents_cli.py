@@ -47,7 +47,11 @@ def agents(  # noqa: PLR0913, PLR0917 click hands each option over by name
 @agents.command()
 @click.argument("servers", nargs=-1, required=True, metavar="SERVER...")
 @whom_to_ask
-@with_token
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The operator's token, where the collector has keys.",
+)
 @click.option("--undo", is_flag=True, help="They are not gone after all.")
 @click.option("--json", "json_", is_flag=True, help="Print the answer as JSON.")
 def retire(servers: tuple[str, ...], url: str, token_file: Path | None, undo: bool, json_: bool) -> None:

@@ -120,6 +120,8 @@ class Door:
             while page:
                 await response.write(page)
                 page = await self._asking.done(_page, windows)
+        except ConnectionResetError:
+            log.info("whoever asked for an export went away before its end")
         except StoreUnavailable as error:
             # The head is sent: only a broken connection can still say that the export is not whole.
             log.error("export broken off: %s", error)
@@ -188,7 +190,9 @@ async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return _refusal(request, error.status, error.text or error.reason)
+        unknown = f"{request.method} {request.path} is none of this collector's requests: see docs/api.md"
+        text = unknown if request.match_info.http_exception else error.text
+        return _refusal(request, error.status, text or error.reason)
     except Refused as error:
         log.warning("%s %s from %s refused: %s", request.method, request.path, request.remote, error)
         return _refusal(request, error.status, str(error))

@@ -2,6 +2,7 @@
 
 import http.client
 import shutil
+import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def _exchange(url: str, path: str, token_file: Path | None, body: bytes | None =
     except (URLError, OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         mend = "start it with 'joulefleet collector run', or name another with --collector"
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            mend = "name who signed its certificate, or itself where it did: SSL_CERT_FILE=FILE.pem"
         raise click.ClickException(f"no collector answers at {url} ({reason}); {mend}") from error
 
 

@@ -13,6 +13,8 @@ Told = Callable[[int], str]
 
 CLOCK_S = 2.0
 """How far an agent's clock may surely be off: by more, its windows clearly tell of another time than they name."""
+ROUNDED_FROM = 100.0
+"""A number in a sentence has three digits, or all before the point where these are more."""
 LEDGER_IS_WIDER: Notice = {
     "code": "ledger_of_whole_servers",
     "message": "the ledger and its warnings tell of whole servers, not only of the work that was asked for",
@@ -100,8 +102,8 @@ def _loss(row: Row) -> Notice:
         "server": server,
         "timeline": row.tags.get("timeline", ""),
         **lost,
-        "message": f"the agent of '{server}' has lost {lost['lost_windows']:g} windows ({lost['lost_s']:g} s,"
-        f" {lost['lost_j']:g} J) and holds {lost['refused_windows']:g} that the collector refused",
+        "message": f"the agent of '{server}' has lost {lost['lost_windows']:,.0f} windows"
+        f" ({_rounded(lost['lost_s'])} s, {_rounded(lost['lost_j'])} J) and holds {lost['refused_windows']:,.0f} that the collector refused",
     }
 
 
@@ -124,12 +126,23 @@ def _unmatched(usage: Sequence[Total], ledger: Sequence[Total]) -> list[Notice]:
                 "unpaired_s": unpaired_s,
                 "unmetered_requests_ok": requests,
                 "unmetered_output_tokens": tokens,
-                "message": f"boundary {key[0]}: {joules:.6g} J have no work beside them, and {requests:g} requests with"
-                f" {tokens:g} output tokens no energy, since in {unpaired_s:g} s a meter or an engine was not covered;"
+                "message": f"boundary {key[0]}: {_apart(joules, requests, tokens, unpaired_s)};"
                 " no figure contains them",
             }
         )
     return found
+
+
+def _apart(joules: float, requests: float, tokens: float, unpaired_s: float) -> str:
+    """What has no counterpart, in words; nothing of what is not there."""
+    without_work = [f"{_rounded(joules)} J have no work beside them"] if joules else []
+    work = f"{requests:,.0f} requests with {tokens:,.0f} output tokens have no energy"
+    since = f", since in {_rounded(unpaired_s)} s a meter or an engine was not covered" if unpaired_s else ""
+    return " and ".join([*without_work, *([work] if requests or tokens else [])]) + since
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= ROUNDED_FROM else f"{value:.3g}"
 
 
 def _restarts(usage: Sequence[Total]) -> list[Notice]:
@@ -188,8 +201,8 @@ def _catalogue(usage: Sequence[Total]) -> list[Notice]:
                     "code": "idle_from_catalogue",
                     **_named(key),
                     "idle_default_j": joules,
-                    "message": f"boundary {key[0]}: {joules:.6g} J of idle energy rest on a catalogue's idle power,"
-                    " until the agent has learnt it from idle minutes",
+                    "message": f"boundary {key[0]}: {_rounded(joules)} J of idle energy rest on a catalogue's idle"
+                    " power, until the agent has learnt it from idle minutes",
                 }
             )
     return found

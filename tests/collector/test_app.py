@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -218,11 +219,27 @@ async def test_an_export_that_breaks_is_cut_off_and_never_looks_whole(collector:
             await response.read()
 
 
+async def test_whoever_leaves_in_the_midst_of_an_export_is_no_fault(
+    collector: Collector, a_window: AWindow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(collector.store, "windows", lambda *_: repeat(a_window("a")))
+    async with collector.client.get("/v1/windows?since=all") as response:
+        await response.content.readline()
+    async with asyncio.timeout(20):
+        while "went away" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
 async def test_bad_questions_are_400_and_unknown_paths_404_as_json(collector: Collector) -> None:
     assert (await collector.get("/v1/usage?by=modle"))[0] == 400
     assert "no time" in (await collector.get("/v1/usage?since=soon"))[1]["error"]
     assert (await collector.get("/v1/windows?x=1"))[0] == 400
-    assert (await collector.get("/nowhere"))[1]["status"] == 404
+    for path in ("/nowhere", "/v1/agents/retire"):
+        _, answer = await collector.get(path)
+        assert answer["status"] == (404 if path == "/nowhere" else 405)
+        assert answer["error"].startswith(f"GET {path} is none of")
     async with collector.client.delete("/v1/windows") as response:
         assert (response.status, (await response.json())["status"]) == (405, 405)
 

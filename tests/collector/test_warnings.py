@@ -76,6 +76,20 @@ def test_unmatched_is_told_once_a_boundary_and_simulated_apart() -> None:
     assert found[0]["unmetered_requests_ok"] == 4.0 and found[0]["unmetered_output_tokens"] == 9.0
 
 
+def test_a_sentence_names_only_what_there_is_in_numbers_that_can_be_read() -> None:
+    (one,) = told(ledger=(ledger("server", unmatched_j=33_625.13),))
+    assert one["message"] == "boundary server: 33,625 J have no work beside them; no figure contains them"
+    (one,) = told(
+        usage("server", window_s=60.0, paired_s=40.0, unmetered_requests_ok=1584.0, unmetered_output_tokens=9.0)
+    )
+    assert one["message"] == (
+        "boundary server: 1,584 requests with 9 output tokens have no energy, since in 20 s a meter or an engine was"
+        " not covered; no figure contains them"
+    )
+    (one,) = told(usage("server", idle_default_j=1.37421e7))
+    assert "13,742,100 J of idle" in str(one["message"])
+
+
 def test_restarts_are_told_once_and_not_once_a_boundary() -> None:
     (one,) = told(usage("server", restarts=2.0), usage("compute", restarts=2.0))
     assert (one["code"], one["restarts"], one["model"]) == ("engine_restarted", 2.0, "m")
