@@ -9,7 +9,7 @@ import msgspec
 
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
-from joulefleet.reading import Reading, WorkReading
+from joulefleet.reading import Failure, Reading, WorkReading
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
@@ -77,7 +77,13 @@ def once(path: Path, json_: bool) -> None:
     for name, readings in said.items():
         click.echo(f"{name}:")
         for reading in readings:
-            click.echo(f"  {reading}")
+            click.echo(f"  {_line(reading)}")
+
+
+def _line(reading: Reading | str) -> str:
+    if isinstance(reading, Failure):
+        return f"{reading.subject}: {reading.code}: {reading.detail}".removeprefix(": ")
+    return str(reading)
 
 
 def _read_once(source: Configured) -> list[Reading | str]:

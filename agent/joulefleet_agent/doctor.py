@@ -7,6 +7,7 @@ import msgspec
 
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
+from joulefleet.describe import Meter
 from joulefleet.units import mw_to_w
 from joulefleet_agent.config import load_config, sources_of
 from joulefleet_agent.probe import ON_THIS_MACHINE, Finding, probe
@@ -41,12 +42,16 @@ def _lines(finding: Finding) -> list[str]:
     head = f"{mark}  {finding.source:<12} {state}{finding.detail}".rstrip() + cost
     mend = [f"    {'':<12} mend: {finding.mend}"] if finding.mend else []
     meters = [
-        f"    {'':<12} {meter.kind} {meter.id}: {meter.hw_model or 'unknown model'}, grade {meter.grade}"
+        f"    {'':<12} {_named(meter)}: {meter.hw_model or 'unknown model'}, grade {meter.grade}"
         + (f", up to {mw_to_w(meter.max_power_mw):.0f} W" if meter.max_power_mw else "")
         for meter in finding.meters
     ]
     engines = [f"    {'':<12} engine {engine.id}: {engine.software}" for engine in finding.engines if finding.readable]
     return [head, *mend, *(meters if finding.readable else []), *engines]
+
+
+def _named(meter: Meter) -> str:
+    return meter.kind if meter.id == meter.kind else f"{meter.kind} {meter.id}"
 
 
 def _advice(findings: list[Finding]) -> str:

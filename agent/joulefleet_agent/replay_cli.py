@@ -173,6 +173,9 @@ def _finish(outcome: Outcome, spool: Path, ours: bool, json_: bool) -> None:
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=2).decode())
         return
+    if not outcome.windows:
+        click.echo("no windows: nothing was sent")
+        return
     failed = f", {outcome.failures} readings without a value" if outcome.failures else ""
     click.echo(
         f"{outcome.windows} windows of {span(outcome):.0f} s, {_utc(outcome.from_ns)} to {_utc(outcome.until_ns)},"

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,17 @@ def test_once_prints_what_every_source_says_and_keeps_nothing(start: Start, tmp_
     assert [one["type"] for one in told["simulated"]] == ["MeterReading"] * 3 + ["WorkReading"]
     assert all(one["at_ns"] > 0 for one in told["simulated"])
     assert not (tmp_path / "spool.db").exists()
+
+
+def test_once_says_in_words_what_gives_no_value(start: Start, tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    page = f'[{{use = "openmetrics", url = "http://127.0.0.1:{port}/metrics"}}]'
+    out, err = start("once", "--config", config(tmp_path, sources=page)).communicate(timeout=WAIT_S)
+    assert out.splitlines() == [
+        "openmetrics:",
+        f"  vllm@127.0.0.1:{port}: scrape_failed: 127.0.0.1:{port}: Connection refused",
+    ], err
 
 
 def test_the_service_manager_hears_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:

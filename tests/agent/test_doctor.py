@@ -25,6 +25,12 @@ def test_what_is_readable_and_what_it_has() -> None:
     ]
 
 
+def test_a_meter_of_which_there_is_one_is_named_once() -> None:
+    host = Meter(id="host", kind="host", grade="modelled", sensor_class="modelled", hw_model="EPYC")
+    lines = told([Finding(source="host_model", state="readable", meters=(host,))])
+    assert lines[1].strip() == "host: EPYC, grade modelled"
+
+
 def test_what_is_not_readable_and_how_to_mend_it() -> None:
     missing = Finding(source="rapl", state="permission", detail="energy_uj may not be read", mend="join the group")
     assert told([missing])[:2] == [

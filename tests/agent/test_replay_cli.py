@@ -175,6 +175,14 @@ def test_a_spool_is_sent_with_what_was_refused_before(
     assert path.exists()
 
 
+def test_a_spool_in_which_nothing_waits_is_told_so(tmp_path: Path, collector: Any) -> None:
+    path = tmp_path / "spool.db"
+    with Spool(path):
+        pass
+    result = run("spool", path, "--collector", collector.url)
+    assert (result.exit_code, result.output) == (0, "no windows: nothing was sent\n")
+
+
 def test_a_spool_of_a_running_agent_is_left_alone(tmp_path: Path, collector: Any) -> None:
     path = tmp_path / "spool.db"
     with Spool(path), only_one(path):
