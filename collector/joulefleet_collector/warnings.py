@@ -103,7 +103,8 @@ def _loss(row: Row) -> Notice:
         "timeline": row.tags.get("timeline", ""),
         **lost,
         "message": f"the agent of '{server}' has lost {lost['lost_windows']:,.0f} windows"
-        f" ({_rounded(lost['lost_s'])} s, {_rounded(lost['lost_j'])} J) and holds {lost['refused_windows']:,.0f} that the collector refused",
+        f" ({_rounded(lost['lost_s'])} s, {_rounded(lost['lost_j'])} J)"
+        f" and holds {lost['refused_windows']:,.0f} that the collector refused",
     }
 
 
