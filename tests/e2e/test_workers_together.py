@@ -11,7 +11,6 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -112,17 +111,6 @@ SCRAPES = 16
 """Each may come to either worker: that all come to one is less likely than one in 30,000."""
 
 
-def scraped(collector: Collector) -> dict[str, float]:
-    """GET /metrics over a connection of its own."""
-    with urlopen(f"{collector.url}/metrics", timeout=DEADLINE_S) as answer:
-        text = answer.read().decode()
-    return {
-        " ".join((sample.name.removeprefix("joulefleet_collector_"), *sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
 def test_every_scrape_tells_the_counts_of_all_workers(tmp_path: Path, fleet: Fleet) -> None:
     few = {server: several[:6] for server, several in fleet.items()}
     windows = sum(len(several) for several in few.values())
@@ -132,8 +120,8 @@ def test_every_scrape_tells_the_counts_of_all_workers(tmp_path: Path, fleet: Fle
         address = "ws" + collector.url.removeprefix("http") + STREAM_PATH
         for _ in range(8):
             held.enter_context(connect(address, proxy=None)).recv(timeout=DEADLINE_S)
-        until(lambda: scraped(collector)["streams_open"] == 8, "the streams of before to be seen as ended")
-        pages = [scraped(collector) for _ in range(SCRAPES)]
+        until(lambda: collector.metrics()["streams_open"] == 8, "the streams of before to be seen as ended")
+        pages = [collector.metrics() for _ in range(SCRAPES)]
         for name in ("windows_accepted_total", "windows_known_total"):
             assert {page[name] for page in pages} == {windows}
         for name, number in (("streams_open", 8), ("batches_waiting", 0), ("store_errors_total", 0)):

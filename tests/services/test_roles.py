@@ -98,8 +98,9 @@ def test_two_that_take_and_one_that_watches_answer_as_one_that_does_all(fleets: 
             expected = answers(one)
             assert_same(answers(watch), expected)
             fleets.until_all_is_added_up(split)
-            after = fleets.marks(split)
-            assert after.hours != before.hours and after.days != before.days
+            assert fleets.marks(split).hours != before.hours
+            # A day is added up after its hours.
+            until(lambda: fleets.marks(split).days != before.days, "the day of the late windows to be added up again")
             assert_same(answers(watch), expected)
             # The windows that came late are in these figures.
             assert sum(
@@ -125,6 +126,11 @@ def test_each_role_names_the_other_for_what_it_does_not_do(fleets: Fleets, fleet
         sentence = "this collector has the role watch; send windows to one of the role ingest"
         assert refused(Request(watch.url + "/v1/windows", body, headers)) == (421, sentence)
         assert refused(Request(watch.url + "/v1/stream")) == (421, sentence)
+        deliver({server: several[:2] for server, several in fleet.items()}, ingest.url)
+        counted, seen = ingest.metrics(), watch.metrics()
+        assert counted["windows_accepted_total"] == 2 * len(fleet) and seen["windows_accepted_total"] == 0
+        assert seen["agents silent"] == len(fleet) and not [name for name in counted if name.startswith("agents")]
+        assert seen["batches_total 421"] == 2
         for one in (ingest, watch):
             for path in ("/-/healthy", "/-/ready"):
                 with urlopen(one.url + path, timeout=DEADLINE_S) as answer:
@@ -171,5 +177,7 @@ def test_several_workers_write_one_influxdb_each_by_itself(fleets: Fleets, fleet
         for collector in (together, one):
             deliver(fleet, collector.url)
         assert_same(answers(together), answers(one))
+        windows = sum(len(several) for several in fleet.values())
+        assert {together.metrics()["windows_accepted_total"] for _ in range(16)} == {windows}
         fleets.until_all_is_added_up(several)
         assert_same(answers(together), answers(one))
