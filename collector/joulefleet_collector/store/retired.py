@@ -1,8 +1,9 @@
 """Servers that are gone for good: by name, the end of the last window that came; kept as JSON in a store or a file."""
 
+import fcntl
 import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -34,11 +35,13 @@ def written(retired: Retired) -> str:
 
 
 class RetiredFile:
-    """Retired servers in a file, for a store that keeps no table of them. Its methods may be called from any thread."""
+    """Retired servers in a file, for a store that keeps no table of them.
+
+    Its methods may be called from any thread, and by several workers of one collector.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        self._lock = threading.Lock()
 
     def read(self) -> Retired:
         """All of them; none where there is no file. Raises StoreUnavailable."""
@@ -51,12 +54,21 @@ class RetiredFile:
 
     def change(self, changes: Mapping[str, int | None]) -> None:
         """Keep these changes; durable when this returns. Raises StoreUnavailable."""
-        with self._lock:
+        with file_told_clearly(self.path), self._alone():
             text = written(changed(self.read(), changes))
             part = self.path.with_name(f".{FILE_NAME}.part")
-            with file_told_clearly(self.path):
-                with part.open("w", encoding="utf-8") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                part.replace(self.path)
+            with part.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While inside nobody else changes the file: whoever comes waits at its folder."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)

@@ -1,6 +1,7 @@
 """Lines that a store refuses for good: set aside in a file and counted, while the rest is stored."""
 
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -46,6 +47,8 @@ class SetAside:
     def _keep(self, text: bytes) -> None:
         try:
             with self.path.open("ab", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # other workers of this collector keep their lines in it too
+                file.seek(0, os.SEEK_END)
                 if file.tell() + len(text) <= self._most_bytes:
                     _append(file, text)
         except OSError as error:

@@ -1,5 +1,6 @@
 """Servers that are gone for good, in a file."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def test_the_file_outlives_a_collector(tmp_path: Path) -> None:
     RetiredFile(tmp_path).change({"a": 5, "b": 6})
     RetiredFile(tmp_path).change({"a": None})
     assert RetiredFile(tmp_path).read() == {"b": 6}
+    assert [one.name for one in tmp_path.iterdir()] == ["retired.json"]
+
+
+def test_workers_that_change_it_at_once_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    def retire(worker: int) -> None:
+        file = RetiredFile(tmp_path)
+        for number in range(20):
+            file.change({f"{worker}-{number}": number})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(retire, range(4)))
+    assert len(RetiredFile(tmp_path).read()) == 80
     assert [one.name for one in tmp_path.iterdir()] == ["retired.json"]
 
 

@@ -1,5 +1,6 @@
 """Refused lines: found by halving, kept with their reasons, counted, bounded."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.disks import small_disk
+from joulefleet_collector.store import set_aside as module
 from joulefleet_collector.store.set_aside import LinesRefused, SetAside, store_good
 from joulefleet_collector.store.store import StoreUnavailable
 
@@ -43,6 +45,24 @@ def test_what_is_too_large_for_one_body_is_halved() -> None:
     database = Database(set(), most=100)
     assert store_good(several, database.write) == []
     assert database.stored == several
+
+
+def test_no_other_worker_looks_at_the_file_while_lines_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_free() -> bool:
+        with (tmp_path / "set-aside.lp").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    found: list[bool] = []
+    append = module._append
+    monkeypatch.setattr(module, "_append", lambda *given: (found.append(is_free()), append(*given)))
+    SetAside(tmp_path).add([(b"m f=1 1", "bad")])
+    assert (found, is_free()) == ([False], True)
 
 
 def test_lines_that_the_store_dropped_as_too_old_are_the_oldest_ones() -> None:
