@@ -232,5 +232,5 @@ def only_one(spool: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise SpoolUnavailable(spool, "another agent is running on it") from error
+            raise SpoolUnavailable(spool, "another agent is running on it; end that one first") from error
         yield

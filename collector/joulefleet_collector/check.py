@@ -7,7 +7,7 @@ from contextlib import closing
 import msgspec
 
 from joulefleet.grid import floor_to
-from joulefleet.units import NS_PER_S, bytes_to_mb
+from joulefleet.units import NS_PER_S, bytes_to_gb, bytes_to_mb
 from joulefleet.window import Window
 from joulefleet_collector.agents import PROOF
 from joulefleet_collector.config import CollectorConfig
@@ -76,15 +76,20 @@ def checked(config: CollectorConfig, fleet: Fleet, environment: Mapping[str, str
 def told(outcome: Checked) -> list[str]:
     """The outcome in lines for a person."""
     fleet, needs = outcome.fleet, outcome.size
-    a_day, kept = bytes_to_mb(needs.bytes_per_day), bytes_to_mb(needs.kept_bytes)
+    a_day, kept = _room(needs.bytes_per_day), _room(needs.kept_bytes)
     return [
         f"{outcome.place}, epoch {outcome.epoch}",
         *(f"  {proof.what:<12} {proof.detail}" for proof in outcome.proofs),
         f"servers {fleet.servers:,}, meters on each {METERS}, models on each {fleet.models}, step {fleet.step_s:g} s:",
         f"  {needs.windows_per_s:,.1f} windows and {needs.rows_per_s:,.0f} rows a second, {needs.series:,} series",
-        f"  {a_day:,.1f} MB a day, {kept:,.1f} MB in all: {_kept(needs)}",
+        f"  {a_day} a day, {kept} in all: {_kept(needs)}",
         *(f"  note: {note}" for note in needs.notes),
     ]
+
+
+def _room(size: int) -> str:
+    gb = bytes_to_gb(size)
+    return f"{gb:,.1f} GB" if gb >= 1 else f"{bytes_to_mb(size):.1f} MB"
 
 
 def _kept(needs: Size) -> str:

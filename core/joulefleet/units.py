@@ -105,6 +105,11 @@ def bytes_to_mb(size: int) -> float:
     return size / 1_000_000
 
 
+def bytes_to_gb(size: int) -> float:
+    """Bytes to gigabytes of 1,000 million bytes."""
+    return size / 1_000_000_000
+
+
 def per_day(per_second: float) -> float:
     """A rate by the second as one by the day."""
     return per_second * 86_400

@@ -1,6 +1,7 @@
 """The proof of a store: what holds is told, and a store that loses or doubles a row is refused."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_the_command_proves_the_embedded_store_and_sizes_it(tmp_path: Path) -> N
     result = CliRunner().invoke(collector, ["check", "--data-dir", str(tmp_path), "--servers", "1000", "--models", "2"])
     assert result.exit_code == 0, result.output
     assert "idempotency" in result.stdout and "servers 1,000, meters on each 13, models on each 2" in result.stdout
+    assert re.search(r"[0-9.]+ GB a day, [0-9.]+ GB in all", result.stdout)
     assert "in all: windows for 7 days, minutes for 90, hours and days for a year" in result.stdout
     result = CliRunner().invoke(collector, ["check", "--data-dir", str(tmp_path), "--json"])
     told = json.loads(result.stdout)
