@@ -81,6 +81,8 @@ class Streams:
             hello = Hello(credit=CREDIT, store_epoch=self._store_epoch(), now_ns=self._now_ns())
             await stream.send_bytes(msgspec.json.encode(hello))
             await self._answer_all(stream, token)
+        except ConnectionResetError:
+            pass  # its agent is gone, and sends again what it was not answered
         finally:
             self._open.discard(stream)
             self._ingest.meters.stream(-1)

@@ -183,3 +183,27 @@ async def test_a_batch_that_is_under_way_is_answered_before_the_goodbye(
         may_go_on.set()
         assert msgspec.json.decode(await ws.receive_bytes(timeout=10), type=Answer).id == 3
         assert str((await ws.receive(timeout=10)).extra).startswith(GOODBYE)
+
+
+async def test_an_agent_that_goes_before_its_answer_is_no_fault(
+    store: EmbeddedStore, account: Account, start_ns: int, a_window: AWindow, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def slow(window: Window) -> list[Row]:
+        begun.set()
+        assert may_go_on.wait(30)
+        return account(window)
+
+    async with streaming(store, slow, start_ns) as (url, _), aiohttp.ClientSession() as client:
+        ws = await client.ws_connect(url + STREAM_PATH)
+        await hello_of(ws)
+        await ws.send_bytes(pack([a_window().encode()]))
+        assert await asyncio.to_thread(begun.wait, 30)
+        assert ws._response.connection is not None and ws._response.connection.transport is not None
+        ws._response.connection.transport.abort()
+        may_go_on.set()
+        async with asyncio.timeout(30):
+            while not list(store.windows(None, 0, 2**62)):
+                await asyncio.sleep(0.01)
+    assert not [one for one in caplog.records if one.exc_info]

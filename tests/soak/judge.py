@@ -21,11 +21,6 @@ MOST_MB = 512.0
 """Of one process at any time: a collector holds 64 MiB of batches in hand, and the rows of a thousand windows."""
 NAMED = 8
 """Differences that are told one by one."""
-KNOWN = (
-    "aiohttp.client_exceptions.ClientConnectionResetError",  # a collector that answers an agent that is gone
-    "websockets.exceptions.ConnectionClosedError",  # an agent whose ping a killed or busy collector did not answer
-)
-"""Tracebacks in logs of what this program does to the processes; no harm is done, the windows are sent again."""
 TRACEBACK = re.compile(r"^Traceback .*\n(?:[ \t].*\n)*([\w.]+)", re.MULTILINE)
 
 
@@ -100,4 +95,4 @@ def shortened(found: list[str]) -> list[str]:
 
 def tracebacks(log: str) -> set[str]:
     """Faults that a process told of in its log, by the name of the exception."""
-    return set(TRACEBACK.findall(log)) - {*KNOWN}
+    return set(TRACEBACK.findall(log))
