@@ -4,10 +4,10 @@ A row's number holds its step and its series, so that rows of one time lie toget
 are packed; which column stands for which field is told by the file itself, since fields come and go with versions.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import numpy as np
 
 from joulefleet_collector.rows import KINDS
@@ -108,7 +108,7 @@ class Table:
     def _numbered(self, numbers: Sequence[int]) -> list[tuple[int, bytes]]:
         found = self._db.execute(
             f"SELECT number, sums FROM {self.name} WHERE number IN (SELECT value FROM json_each(?))",  # noqa: S608 our own constant
-            (json.dumps(numbers),),
+            (msgspec.json.encode(numbers).decode(),),
         )
         return found.fetchall()
 
