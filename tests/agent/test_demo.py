@@ -73,4 +73,4 @@ def test_a_second_one_on_its_folder_is_told(tmp_path: Path) -> None:
     options = ("--collector", "http://127.0.0.1:9", "--data-dir", str(tmp_path))
     with only_one(tmp_path / "demo"), running(tmp_path / "second", "agent", "demo", *options) as second:
         assert second.wait() == 2
-    assert second.err == f"Error: spool {tmp_path}/demo: another agent is running on it\n"
+    assert second.err == f"Error: spool {tmp_path}/demo: another agent is running on it; end that one first\n"
