@@ -62,7 +62,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 )
 @click.option("--connections", default=4, show_default=True, type=click.IntRange(1, 256), help="To the collector.")
 @click.option(
-    "--batch", default=1, show_default=True, type=click.IntRange(1, 256), help="Windows of a server sent at once."
+    "--batch", default=32, show_default=True, type=click.IntRange(1, 256), help="Windows of a server sent at once."
 )
 @click.option("--truth", "truth_file", type=click.File("wb"), help="Write what really happened to this JSON file.")
 @click.option("--json", "json_", is_flag=True, help="Print the outcome as JSON.")
