@@ -18,8 +18,8 @@ from joulefleet_collector.sheet import Floats, Sheet, SheetRows
 MAX_PLANS = 50_000
 """Sets of declarations that are kept, some 4 kB each; the one that was not seen for longest goes."""
 
-MAX_LAYOUTS = 4_096
-"""Layouts that are kept of windows accounted one by one, some 10 kB each; the one not used for longest goes."""
+MAX_LAYOUTS = 2_048
+"""Layouts that are kept of windows accounted one by one, some 15 kB each; the one not used for longest goes."""
 
 Planned = tuple[Plan, Sheet]
 

@@ -221,3 +221,11 @@ def test_declarations_not_seen_for_longest_go_first(build: SimpleNamespace, monk
 
 def test_one_window_is_accounted_by_the_definition(build: SimpleNamespace) -> None:
     assert Accounting(Policy())(well(build)) == account(well(build), Policy())
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_remembered_layouts_change_no_row(data: st.DataObject, generated: SimpleNamespace) -> None:
+    accounting = Accounting(Policy())
+    for window in data.draw(st.lists(generated.windows(), min_size=1, max_size=3)) * 2:
+        assert accounting(window) == account(window, Policy())
