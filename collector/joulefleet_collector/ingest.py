@@ -104,6 +104,11 @@ class Ingest:
         """Whether a group is on its way into the store now."""
         return self._is_storing
 
+    @property
+    def in_hand(self) -> int:
+        """Batches that are not answered yet."""
+        return self._in_hand
+
     def _hold(self, batches: int, size: int, windows: int) -> None:
         self._in_hand += batches
         self._in_hand_bytes += size

@@ -328,7 +328,7 @@ async def test_a_store_that_waits_for_accounting_is_not_told_to_be_slow(
     first = asyncio.create_task(ingest.take(batch(a_window("a").encode()), decode))
     await until(accounts.is_set)
     second = asyncio.create_task(ingest.take(batch(a_window("b").encode()), decode))
-    await until(lambda: ingest.in_hand[0] == 2)
+    await until(lambda: ingest.in_hand == 2)
     goes_on.set()
     assert [(await one).status for one in (first, second)] == [200, 200]
 
@@ -345,7 +345,7 @@ async def test_what_is_new_overtakes_a_backlog_and_no_backlog_is_left_behind(
     for name, windows in (("old1", 3), ("old2", 3), ("old3", 3), ("new1", 1), ("new2", 1)):
         bodies = [a_window(name, minute=-place).encode() for place in range(windows)]
         sent.append(asyncio.create_task(ingest.take(batch(*bodies), decode)))
-    await until(lambda: ingest.in_hand[0] == len(sent))
+    await until(lambda: ingest.in_hand == len(sent))
     watched.free.set()
     assert [(await one).status for one in sent] == [200] * len(sent)
     assert [sorted(set(servers)) for servers in watched.servers] == [
@@ -367,11 +367,11 @@ async def test_a_batch_that_would_wait_longer_than_its_agent_does_is_sent_away_a
     sent = [asyncio.create_task(ingest.take(batch(*new), decode))]
     await until_writing(ingest)
     sent.append(asyncio.create_task(ingest.take(batch(*backlog), decode)))
-    await until(lambda: ingest.in_hand[0] == 2)
+    await until(lambda: ingest.in_hand == 2)
     with pytest.raises(Busy, match="goes before it"):
         await ingest.take(batch(*backlog), decode)
     sent.append(asyncio.create_task(ingest.take(batch(*newer), decode)))
-    await until(lambda: ingest.in_hand[0] == 3)
+    await until(lambda: ingest.in_hand == 3)
     watched.free.set()
     assert [(await one).status for one in sent] == [200] * 3
     assert (await ingest.take(batch(*backlog), decode)).status == 200
