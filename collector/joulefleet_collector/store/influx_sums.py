@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from joulefleet.grid import HOUR_NS, floor_to
-from joulefleet_collector.rows import KINDS, Row
+from joulefleet_collector.rows import KINDS
 from joulefleet_collector.store.freshness import Marks, due
 from joulefleet_collector.store.influx_wire import Wire
 from joulefleet_collector.store.influxql import grain_of, rows, select_rows
@@ -20,9 +20,10 @@ EVER_NS = (0, 2**62)
 _MINUTE, _HOUR, _DAY, _FLEET_HOUR, _FLEET_DAY = ROLLUPS
 
 
-def touched(of: Iterable[Row], token: int) -> list[bytes]:
-    """The lines that mark the hours of these rows. They go behind the rows: who sees the mark sees the rows too."""
-    hours = sorted({floor_to(row.start_ns, HOUR_NS) for row in of})
+def touched(starts_ns: Iterable[int], token: int) -> list[bytes]:
+    """The lines that mark the hours of rows with these starts. They go behind the rows: who sees the mark sees the
+    rows too."""
+    hours = sorted({floor_to(start_ns, HOUR_NS) for start_ns in starts_ns})
     return [b"joulefleet_touched token=%d %d" % (token, hour) for hour in hours]
 
 

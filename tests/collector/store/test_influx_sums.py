@@ -132,7 +132,10 @@ def test_rounds_over_nothing_and_over_what_stands_change_nothing(
 
 def test_each_hour_of_rows_is_marked_once() -> None:
     of = [Row("usage", start_ns, {}, {}) for start_ns in (0, 5, HOUR_NS + 1, 2)]
-    assert touched(of, 7) == [b"joulefleet_touched token=7 0", b"joulefleet_touched token=7 %d" % HOUR_NS]
+    assert touched([row.start_ns for row in of], 7) == [
+        b"joulefleet_touched token=7 0",
+        b"joulefleet_touched token=7 %d" % HOUR_NS,
+    ]
     assert touched([], 7) == []
 
 
