@@ -90,10 +90,10 @@ def four_models(window: Window) -> Window:
 
 def two_engines(window: Window) -> Window:
     """The server with two engines that share all boards by their tokens."""
-    (told,) = window.engines
-    halves = tuple(Reservation(each.meter, WHOLE // 2) for each in told.engine.devices)
-    engines = (replace(told.engine, id=f"engine-{number}", devices=halves) for number in range(2))
-    return replace(window, engines=tuple(replace(told, engine=engine, running_ns=None) for engine in engines))
+    (only,) = window.engines
+    halves = tuple(Reservation(each.meter, WHOLE // 2) for each in only.engine.devices)
+    engines = (replace(only.engine, id=f"engine-{number}", devices=halves) for number in range(2))
+    return replace(window, engines=tuple(replace(only, engine=engine, running_ns=None) for engine in engines))
 
 
 def lame_board(window: Window) -> Window:
@@ -107,7 +107,8 @@ OTHERS = {"four models": four_models, "shared boards": two_engines, "a lame boar
 
 def _other(name: str, windows: Sequence[Window]) -> dict[str, float]:
     accounting = Accounting(Policy())
-    marked = [(digest(one), one) for one in map(skim, [window.encode() for window in windows]) if one is not None]
+    skimmed = [one for one in map(skim, [window.encode() for window in windows]) if one is not None]
+    marked = [(digest(one), told(one)) for one in skimmed]
     figures = {
         f"{name}: learn": us_each(lambda one: accounting.learn(*one), _marks(marked, windows)),
         f"{name}: account alone": us_each(accounting, _known(accounting, windows)),

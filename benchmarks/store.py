@@ -135,7 +135,7 @@ def asks_embedded(folder: Path, seed: Seed) -> Table:
 
 def asks_http(folder: Path, seed: Seed) -> Table:
     """The same through a collector, as a person waits for it."""
-    collector, found = Collector(folder), Table()
+    collector, found = Collector(folder, 1), Table()
     try:
         for name, question in list(questions(seed).items())[1:]:
             by = [tag for tag in question.by if tag not in FACE]
