@@ -75,7 +75,7 @@ class Peer(Paused):
 
     def options(self) -> list[str]:
         """Of its command line."""
-        raise NotImplementedError
+        raise NotImplementedError  # each peer has its own
 
     def prepare(self) -> None:
         """Before the first batch."""

@@ -33,6 +33,19 @@ def store(tmp_path: Path) -> Any:
     opened.close()
 
 
+class Held:
+    """Accounting that has begun and goes on when it may."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self, window: Window) -> list[Row]:
+        self.begun.set()
+        assert self.may_go_on.wait(30)
+        return self._account(window)
+
+
 @asynccontextmanager
 async def streaming(store: Any, account: Account, now_ns: int) -> AsyncIterator[tuple[str, web.AppRunner]]:
     ingest = Ingest(store, account, lambda: now_ns)
@@ -153,13 +166,7 @@ async def test_a_stream_ends_with_a_goodbye_when_it_has_lived_long_enough(
 async def test_a_batch_that_is_under_way_is_answered_before_the_goodbye(
     store: EmbeddedStore, account: Account, start_ns: int, a_window: AWindow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, may_go_on = threading.Event(), threading.Event()
-
-    def slow(window: Window) -> list[Row]:
-        begun.set()
-        assert may_go_on.wait(30)
-        return account(window)
-
+    held = Held(account)
     loop = asyncio.get_running_loop()
     lives: list[Callable[[], object]] = []
     real = loop.call_later
@@ -171,16 +178,16 @@ async def test_a_batch_that_is_under_way_is_answered_before_the_goodbye(
 
     monkeypatch.setattr(loop, "call_later", watched)
     async with (
-        streaming(store, slow, start_ns) as (url, _),
+        streaming(store, held, start_ns) as (url, _),
         aiohttp.ClientSession() as client,
         client.ws_connect(url + STREAM_PATH) as ws,
     ):
         await hello_of(ws)
         await ws.send_bytes(pack([a_window().encode()], batch_id=3))
-        assert await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.to_thread(held.begun.wait, 30)
         (end_of_life,) = lives
         end_of_life()
-        may_go_on.set()
+        held.may_go_on.set()
         assert msgspec.json.decode(await ws.receive_bytes(timeout=10), type=Answer).id == 3
         assert str((await ws.receive(timeout=10)).extra).startswith(GOODBYE)
 
@@ -188,21 +195,15 @@ async def test_a_batch_that_is_under_way_is_answered_before_the_goodbye(
 async def test_an_agent_that_goes_before_its_answer_is_no_fault(
     store: EmbeddedStore, account: Account, start_ns: int, a_window: AWindow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    begun, may_go_on = threading.Event(), threading.Event()
-
-    def slow(window: Window) -> list[Row]:
-        begun.set()
-        assert may_go_on.wait(30)
-        return account(window)
-
-    async with streaming(store, slow, start_ns) as (url, _), aiohttp.ClientSession() as client:
+    held = Held(account)
+    async with streaming(store, held, start_ns) as (url, _), aiohttp.ClientSession() as client:
         ws = await client.ws_connect(url + STREAM_PATH)
         await hello_of(ws)
         await ws.send_bytes(pack([a_window().encode()]))
-        assert await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.to_thread(held.begun.wait, 30)
         assert ws._response.connection is not None and ws._response.connection.transport is not None
         ws._response.connection.transport.abort()
-        may_go_on.set()
+        held.may_go_on.set()
         async with asyncio.timeout(30):
             while not list(store.windows(None, 0, 2**62)):
                 await asyncio.sleep(0.01)
