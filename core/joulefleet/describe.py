@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["accelerator", "module", "cpu_package", "cpu_core", "dram", "psys", "host", "server"]
+Kind = Literal["accelerator", "module", "cpu_package", "cpu_core", "dram", "psys", "host", "server", "enclosure"]
 Grade = Literal["counter", "integrated", "percent", "residual", "modelled"]
 SensorClass = Literal["reference", "platform", "onboard", "modelled"]
 Current = Literal["ac", "dc"]
@@ -25,7 +25,7 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `kind` says what it measures: `accelerator` (a board), `module` (accelerators and their CPU in one figure),
     `cpu_package`, `cpu_core`, `dram`, `psys` (platform), `host` (a server without its accelerators),
-    `server` (the whole server's input).
+    `server` (the whole server's input), `enclosure` (several servers in one figure, shown at no boundary).
     """
 
     id: str
@@ -56,6 +56,8 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     current: Current = "dc"
     driver: str = ""
     power_limit_mw: int = 0
+    basis: str = ""
+    """What a figure that is not measured rests on: a rated power and its source, a declared share, a curve."""
     idle_mw: int = 0
     """Idle power from a catalogue, used until it is learnt; 0 where there is none."""
     simulated: bool = False

@@ -12,6 +12,8 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     meter: str
     at_ns: int = 0
     """Agent time in nanoseconds since 1970; 0 where the sampler shall stamp it."""
+    age_ns: int = 0
+    """How old the value was when it was read, where the interface tells; counts only where the sampler stamps."""
     counter_uj: int | None = None
     power_mw: int | None = None
     epoch: str = ""
