@@ -92,12 +92,15 @@ class Ingest:
         windows = len(batch.windows)
         self._check_room(windows)
         size = sum(memoryview(window).nbytes for window in batch.windows)
-        one = _Waiting(Arrived(batch, decode, self._now_ns()), windows, size, loop.create_future())
-        self._waiting.append(one)
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.append(_Waiting(Arrived(batch, decode, self._now_ns()), windows, size, answer))
         self._hold(1, size, windows)
         if self._storing is None or self._storing.done():
             self._storing = loop.create_task(self._store_groups())
-        return await one.answer
+        try:
+            return await answer
+        finally:
+            del answer  # a failure in it holds this frame, and would so hold itself
 
     @property
     def is_storing(self) -> bool:
@@ -165,7 +168,8 @@ class Ingest:
         try:
             return [*self._stored(arrived)]
         except StoreUnavailable as error:
-            return [error] * len(arrived)
+            # One each, and without the frames in which it arose: they hold what was to be stored.
+            return [StoreUnavailable(*error.args) for _ in arrived]
         except Exception:  # a fault of ours: its window is found, named and refused for now
             if len(arrived) == 1:
                 return [self._in_parts(arrived[0])]
@@ -176,7 +180,7 @@ class Ingest:
         try:
             rejected = self._rejected(came, 0)
         except StoreUnavailable as error:
-            return error
+            return StoreUnavailable(*error.args)
         return Answer(id=came.batch.id, rejected=rejected, store_epoch=self._store.epoch, now_ns=came.now_ns)
 
     def _rejected(self, came: Arrived, first: int) -> list[Rejected]:

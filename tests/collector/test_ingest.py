@@ -1,7 +1,9 @@
 """From a batch to the store: what is kept, what is named, what is left whole when something fails."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -279,6 +281,32 @@ async def test_a_store_that_is_down_is_told_to_all_and_comes_back_by_itself(
     watched.down = False
     assert [(await ingest.take(batch(one), decode)).status for one in bodies] == [200] * 5
     assert len(kept(watched.store)) == 5
+
+
+class Held(list[msgspec.Raw]):
+    """Windows of a batch, of which can be told whether anything still holds them."""
+
+
+async def test_what_a_store_that_is_down_did_not_take_is_not_held(
+    watched: Watched, account: Account, a_window: AWindow, start_ns: int
+) -> None:
+    ingest, watched.down = into(watched, account, start_ns), True
+
+    async def refused(name: str) -> weakref.ref[Held]:
+        windows = Held([msgspec.Raw(a_window(name).encode())])
+        with pytest.raises(StoreUnavailable):
+            await ingest.take(Batch(id=7, windows=windows), decode)
+        return weakref.ref(windows)
+
+    gc.disable()
+    try:
+        held = await asyncio.gather(refused("a"), refused("b"), refused("c"))
+        # The thread lets go of its last work when it is given more.
+        watched.down = False
+        await ingest.take(batch(a_window("d").encode()), decode)
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -10,6 +10,7 @@ them and sends them again.
 import asyncio
 import re
 import threading
+import traceback
 from base64 import b64encode
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
@@ -174,6 +175,7 @@ class Wire:
         return StoreUnavailable(self.place, reason, mend)
 
     def _unreachable(self, error: Exception) -> StoreUnavailable:
+        _let_go(error)
         if isinstance(error, CancelledError):
             return self._down("it was closed before it answered", "send it again to a collector that runs")
         told = str(getattr(error, "os_error", error)) or type(error).__name__
@@ -231,3 +233,14 @@ def _mend(status: int, what: str, config: InfluxConfig) -> str:
     if status == 503:
         return "it is overloaded or starting: wait, or see its log"
     return "see the server's log" if status >= 500 else "see whether the address is that of an InfluxDB"
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames of a failed request hold: aiohttp leaves them in cycles, each with the lines of a commit.
+
+    Garbage is seldom looked for, so that every try while the server is down would cost memory for an hour.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -1,7 +1,9 @@
 """The way to an InfluxDB: what is sent, and that every failure is told with its mend and never taken for success."""
 
 import base64
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -146,6 +148,24 @@ def test_a_server_that_is_not_there_is_told(config: InfluxConfig) -> None:
         for act in (lambda: wire.write(b"m f=1 1"), lambda: wire.ask("SELECT 1"), wire.present):
             with pytest.raises(StoreUnavailable, match="cannot be reached"):
                 act()
+
+
+class Lines(bytearray):
+    """Lines, of which can be told whether anything still holds them."""
+
+
+def test_lines_that_were_not_taken_are_not_held() -> None:
+    gc.disable()
+    try:
+        with closing(Wire(moved(V1, f"http://127.0.0.1:{free_port()}"))) as wire:
+            lines = Lines(b"m f=1 1")
+            with pytest.raises(StoreUnavailable):
+                wire.write(lines)  # type: ignore[arg-type]  # bytes cannot be referred to weakly
+            held = weakref.ref(lines)
+            del lines
+            until(lambda: held() is None, "the lines are let go")
+    finally:
+        gc.enable()
 
 
 @BOTH
