@@ -1,5 +1,7 @@
 """The only place where a unit is turned into another: energy in integer microjoules, time in integer nanoseconds."""
 
+from fractions import Fraction
+
 NS_PER_S = 1_000_000_000
 UJ_PER_J = 1_000_000
 J_PER_WH = 3_600
@@ -43,6 +45,11 @@ def uj_to_j(microjoules: int) -> float:
 def mj_to_uj(millijoules: int) -> int:
     """Millijoules (NVML, HLML) to microjoules, exact."""
     return millijoules * 1_000
+
+
+def steps_to_uj(steps: int, step_j: Fraction) -> int:
+    """Steps of a counter, each of so many joules, to whole microjoules, rounded down."""
+    return steps * step_j.numerator * UJ_PER_J // step_j.denominator
 
 
 def w_to_mw(watts: float) -> int:

@@ -1,5 +1,7 @@
 """Units: known values, and ways there and back."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,8 @@ def test_known_values() -> None:
     assert units.ns_to_ms(250_000) == 0.25
     assert units.j_to_uj(0.1) == 100_000
     assert units.mj_to_uj(3) == 3_000
+    assert units.steps_to_uj(2**32 * 7 + 2**31, Fraction(1, 2**32)) == 7_500_000
+    assert units.steps_to_uj(3, Fraction(1, 7)) == 428_571, "rounded down"
     assert units.w_to_mw(0.4127) == 413
     assert units.mw_to_w(412_340) == 412.34
     assert units.mw_ns_to_uj(700_000 * 10**9) == 700_000_000, "700 W for 1 s is 700 J"

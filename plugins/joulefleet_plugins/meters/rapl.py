@@ -6,7 +6,7 @@ Reads `/sys/class/powercap/intel-rapl*/energy_uj`, on AMD processors too. Only r
 A zone is known by its name and its parent's (`package-0`, `package-0/dram`), since the numbers in the tree may change
 when the module is loaded anew. Dies of one package are zones of their own and add up. Cores and uncore are inside
 their package; DRAM is not; psys holds them all. Where the same zone is shown twice, by `intel-rapl` and by
-`intel-rapl-mmio`, the former is read.
+`intel-rapl-mmio`, the former is read. A zone's name is also its `device`, by which other interfaces to it are known.
 """
 
 import contextlib
@@ -75,7 +75,10 @@ class Zone:
 
     def counter_uj(self) -> int:
         """The counter now. Raises OSError or ValueError."""
-        return int(os.pread(self._file.fileno(), 32, 0))
+        value_uj = int(os.pread(self._file.fileno(), 32, 0))
+        if value_uj < 0:
+            raise ValueError(f"{value_uj} is below 0")
+        return value_uj
 
     def read_uj(self) -> int:
         """The counter now, and `moved` brought up to date. Raises OSError or ValueError."""
@@ -219,6 +222,7 @@ def _meter(zone: str, path: Path, found: Iterable[str]) -> Meter:
         sensor_class="onboard",
         contains=PSYS_KINDS if kind == "psys" else (),
         inside=parent if kind == "cpu_core" and parent in found else "",
+        device=zone,
         resolution_uj=-(-range_uj // COUNTER_STEPS) if range_uj else USUAL_STEP_UJ,
         refresh_ns=REFRESH_NS,
         max_power_mw=_max_power_mw(path, BOUND_MW[kind]),

@@ -66,6 +66,7 @@ def test_a_package_is_declared_with_all_that_accounting_needs(two_sockets: Tree)
         kind="cpu_package",
         grade="counter",
         sensor_class="onboard",
+        device="package-0",
         resolution_uj=62,
         refresh_ns=1_000_000,
         period_ns=1_000_000_000,
@@ -234,7 +235,7 @@ def test_a_zone_that_is_gone_fails_alone_and_is_found_when_it_comes_back(two_soc
     assert counters(source)["package-1"] == 11
 
 
-@pytest.mark.parametrize("text", ["", "N/A\n"])
+@pytest.mark.parametrize("text", ["", "N/A\n", "-5\n"])
 def test_a_counter_without_a_number_fails_alone(two_sockets: Tree, text: str) -> None:
     source = two_sockets.open()
     (two_sockets.root / "intel-rapl:0" / "energy_uj").write_text(text)
