@@ -1,7 +1,7 @@
 """Reads every source at its own period, each in a thread of its own, so that one that hangs hurts no other.
 
 The life of a source:
-    absent   not here, or not readable: tried again every REPROBE_S; no error
+    absent   not here, or not readable: tried again every REPROBE_S, or later where the source asks; no error
     open     read once a period
     hung     a read takes longer than its deadline: what it declares is `hung`; the thread is left to wait, and what
              it brings in the end is not used: at which instant of the read it was taken, no one knows
@@ -105,6 +105,7 @@ class Reader(threading.Thread):
         self._events = events
         self._ending = stop
         self._reprobe_s = reprobe_s
+        self._not_before_s = 0.0
         self._last_fault = ""
 
     def run(self) -> None:
@@ -114,7 +115,7 @@ class Reader(threading.Thread):
             if source is None:
                 source = self._open()
                 if source is None:
-                    self._ending.wait(self._reprobe_s)
+                    self._ending.wait(max(self._reprobe_s, self._not_before_s))
                 continue
             if not self._read(source):
                 return
@@ -128,12 +129,13 @@ class Reader(threading.Thread):
         return _hung(boot_ns - since_ns)
 
     def _open(self) -> Source | None:
-        self.busy_since_ns = self._boot_ns()
+        self.busy_since_ns, self._not_before_s = self._boot_ns(), 0.0
         try:
             source = self._configured.opener(self._configured.table)
             opened = Opened(self.source_name, tuple(source.declares))
             self.deadline_ns = source.deadline_ns
         except SourceUnavailable as error:
+            self._not_before_s = error.again_s
             self._put(Absent(self.source_name, error.code, error.detail, error.mend))
         except ConfigError as error:
             self._put(Refused(self.source_name, error))

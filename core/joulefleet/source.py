@@ -39,12 +39,14 @@ class OpenSource(Protocol):
 class SourceUnavailable(Exception):
     """Not here, or not now: no error, but the mend is told where there is one."""
 
-    def __init__(self, code: str, detail: str, mend: str = "") -> None:
+    def __init__(self, code: str, detail: str, mend: str = "", again_s: float = 0.0) -> None:
         self.code = code
         """Stable reason code: `absent`, `permission`, `library_missing`, `driver`, ..."""
         self.detail = detail
         self.mend = mend
         """What a person can do about it; one sentence or command."""
+        self.again_s = again_s
+        """Seconds before which another trial would do harm (each locks an account nearer); 0 where it does none."""
         super().__init__(code, detail, mend)
 
     def __str__(self) -> str:

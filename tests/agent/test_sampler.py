@@ -272,6 +272,27 @@ def test_an_absent_source_is_tried_until_it_is_there(sampler: Sampler) -> None:
     assert sampler.next(Opened) == Opened("a", (BOARD,))
 
 
+class Ended(threading.Event):
+    """An end that comes with the first wait, and knows how long that would have been."""
+
+    waited_s: float | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited_s = timeout
+        self.set()
+        return True
+
+
+@pytest.mark.parametrize(("again_s", "waits_s"), [(0.0, 60.0), (30.0, 60.0), (600.0, 600.0)])
+def test_a_source_that_asks_for_time_is_not_tried_before(again_s: float, waits_s: float) -> None:
+    def opens(table: dict[str, Any]) -> Source:
+        raise SourceUnavailable("permission", "wrong password", "", again_s)
+
+    end = Ended()
+    Reader(Configured("a", opens, {}), boot_ns, queue.Queue(), end, reprobe_s=60.0).run()
+    assert end.waited_s == waits_s
+
+
 def test_a_source_that_breaks_the_contract_is_at_fault(sampler: Sampler) -> None:
     shapeless: Any = object()
     sampler.start("a", lambda _table: shapeless)
