@@ -96,7 +96,7 @@ def _runs_on(engine: EngineWindow, meter: Meter) -> bool:
     devices = engine.engine.devices
     if meter.kind not in BOARDS or not devices:
         return True
-    return any(device.meter == meter.id for device in devices)
+    return not {device.meter for device in devices}.isdisjoint({meter.id, *(each.id for each in meter.slices)})
 
 
 def _computes(meter: MeterWindow) -> bool:

@@ -1,7 +1,7 @@
 """JouleFleet: the energy that an inference costs. This is the public face, for authors of sources."""
 
 from joulefleet.config import ConfigError, typed
-from joulefleet.describe import WHOLE, Engine, Kind, Meter, Reservation
+from joulefleet.describe import WHOLE, Engine, Kind, Meter, Reservation, Slice
 from joulefleet.reading import Counts, Failure, Histogram, MeterReading, Reading, WorkKey, WorkReading
 from joulefleet.source import ProcessMustEnd, Source, SourceGone, SourceUnavailable
 
@@ -18,6 +18,7 @@ __all__ = [
     "ProcessMustEnd",
     "Reading",
     "Reservation",
+    "Slice",
     "Source",
     "SourceGone",
     "SourceUnavailable",

@@ -20,6 +20,14 @@ WHOLE = 1_000_000
 """A reservation of a whole device, in parts per million."""
 
 
+class Slice(msgspec.Struct, frozen=True):
+    """A named part of a device without a meter of its own: a MIG instance, by its UUID."""
+
+    id: str
+    slots: int
+    """Of those of the device."""
+
+
 class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that tells energy or power.
 
@@ -60,6 +68,10 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a figure that is not measured rests on: a rated power and its source, a declared share, a curve."""
     idle_mw: int = 0
     """Idle power from a catalogue, used until it is learnt; 0 where there is none."""
+    slices: tuple[Slice, ...] = ()
+    """Parts of it that have a name of their own and no meter: an engine that names one holds that part of this."""
+    slots: int = 0
+    """How many equal slots the slices are made of."""
     simulated: bool = False
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from joulefleet.describe import Engine, Meter, Reservation
+from joulefleet.describe import Engine, Meter, Reservation, Slice
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_agent.idle import IdleBook
 
@@ -172,6 +172,15 @@ def test_an_engine_elsewhere_does_not_make_a_board_busy() -> None:
     for _ in range(30):
         server.window(75, at_rest(60, running_ns=60 * S), OTHER)
     assert server.window(75, at_rest(60, running_ns=60 * S), OTHER).idle_mw == 75_000
+
+
+def test_an_engine_on_a_slice_makes_its_board_busy() -> None:
+    board = msgspec.structs.replace(BOARD, slices=(Slice("MIG-a", 1),), slots=7)
+    on_slice = msgspec.structs.replace(ON_BOARD, devices=(Reservation("MIG-a"),))
+    server = Server()
+    for _ in range(31):
+        known = server.window(300, EngineWindow(engine=on_slice, covered_ns=60 * S, running_ns=60 * S), board)
+    assert not known.idle_learnt
 
 
 def test_any_engine_makes_the_server_busy() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from joulefleet.describe import Engine
+from joulefleet.describe import Engine, Meter
 from joulefleet.units import ns_to_s
 from joulefleet.window import MeterWindow, Window
 from joulefleet_collector.account.cover import DEVICE_KINDS, Cover, rank
@@ -53,8 +53,12 @@ def _of_devices(engine: Engine, meters: Sequence[MeterWindow], covers: Sequence[
         named = {reservation.meter for reservation in engine.devices}
     else:
         named = {device.meter.id for cover in covers[:1] for device in cover.devices}
-    models = {m.meter.hw_model for m in meters if m.meter.id in named and m.meter.kind in DEVICE_KINDS}
+    models = {m.meter.hw_model for m in meters if m.meter.kind in DEVICE_KINDS and named & _names(m.meter)}
     return "+".join(sorted(models - {""}))
+
+
+def _names(meter: Meter) -> set[str]:
+    return {meter.id, *(each.id for each in meter.slices)}
 
 
 def _of_server(meters: Sequence[MeterWindow]) -> str:

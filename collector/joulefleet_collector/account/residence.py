@@ -98,10 +98,21 @@ def _seat_everywhere(asked: dict[str, Held], everywhere: list[int]) -> None:
 def _wishes(engine: Engine, devices: dict[str, Meter], declared: dict[str, Meter]) -> Iterator[tuple[str, Fraction]]:
     """Id of each device that an engine names, as the cover knows it, and the part of it that the engine asks for."""
     for reservation in engine.devices:
-        named = declared.get(reservation.meter)
+        name, slice_of = _whole(reservation.meter, declared)
+        named = declared.get(name)
         found = [] if named is None else [(d.id, _pieces(d, named, declared)) for d in _of(named, devices, declared)]
-        for device, pieces in found or [(reservation.meter, 1)]:
-            yield device, Fraction(reservation.share_ppm, WHOLE * pieces)
+        for device, pieces in found or [(name, 1)]:
+            yield device, slice_of * Fraction(reservation.share_ppm, WHOLE * pieces)
+
+
+def _whole(name: str, declared: dict[str, Meter]) -> tuple[str, Fraction]:
+    """The meter that a name stands for, and which part of it: a slice has no meter of its own."""
+    if name not in declared:
+        for meter in declared.values():
+            slots = next((each.slots for each in meter.slices if each.id == name), 0)
+            if 0 < slots <= meter.slots:
+                return meter.id, Fraction(slots, meter.slots)
+    return name, Fraction(1)
 
 
 def _of(named: Meter, devices: dict[str, Meter], declared: dict[str, Meter]) -> list[Meter]:

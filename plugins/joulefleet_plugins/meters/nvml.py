@@ -12,9 +12,7 @@ NVML's calls queue at one lock in the driver: the boards are read one after the 
 
 import contextlib
 import importlib
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +21,6 @@ import msgspec
 from joulefleet import (
     Engine,
     Failure,
-    Kind,
     Meter,
     MeterReading,
     ProcessMustEnd,
@@ -32,55 +29,25 @@ from joulefleet import (
     SourceUnavailable,
     typed,
 )
-from joulefleet.units import mj_to_uj, ms_to_ns, s_to_ns, w_to_mw
+from joulefleet.units import s_to_ns
+from joulefleet_plugins.meters import nvml_ask as ask
+from joulefleet_plugins.meters.nvml_board import Board, Identification, failure
 
+TRIED = "faithful fake"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-REFRESH_NS = ms_to_ns(100)
-"""Longest step of the counter that was seen: about 10 ms on a V100, up to 100 ms on others (ML.ENERGY)."""
-RESOLUTION_UJ = mj_to_uj(1)
 DEADLINE_NS = s_to_ns(5)
 """Without persistence mode the first call after a pause wakes the board, which takes seconds."""
-
-IDLE_W: dict[str, float] = {"A100": 46, "A10G": 18, "P100": 36, "P4": 9, "T4": 8, "V100": 35}
-"""Least power of a board, by a word of its name: Cloud Carbon Footprint's constants for AWS, Azure and GCP."""
-
-MODULE = "GH200"
-"""The platform whose energy counter covers GPU, CPU and memory in one figure (zeus, pull request 172)."""
-MODULE_KINDS: tuple[Kind, ...] = ("accelerator", "cpu_package", "dram")
-MODULE_MAX_MW = w_to_mw(1000)
-"""NVIDIA's data sheet: 450 to 1,000 W for the module. NVML's own limits are of the GPU alone there."""
-
-UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION, DRIVER_NOT_LOADED = 1, 3, 4, 9
-LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, LIB_RM_VERSION_MISMATCH = 12, 13, 18
-
-UNSUPPORTED = frozenset({NOT_SUPPORTED, FUNCTION_NOT_FOUND})
-WHOLE = frozenset({UNINITIALIZED, DRIVER_NOT_LOADED, LIB_RM_VERSION_MISMATCH})
-"""Errors that concern every board at once."""
-LOST = frozenset({6, 15, 16, 28})
-"""NOT_FOUND of its UUID, GPU_IS_LOST, RESET_REQUIRED, GPU_NOT_FOUND."""
-GONE = LOST | {2}
-"""And INVALID_ARGUMENT, where the handle is the only argument: it is no board's any more."""
-
-REASONS: dict[int, str] = {
-    NOT_SUPPORTED: "not_supported",
-    NO_PERMISSION: "permission",
-    10: "timeout",
-    FUNCTION_NOT_FOUND: "not_supported",
-    19: "in_use",
-    27: "not_ready",
-    29: "invalid_state",
-    999: "nvml_unknown",
-    **dict.fromkeys(GONE, "gpu_lost"),
-}
-"""Reason code of a board's failed read, by NVML's return value; all of them are tried again at the next read."""
+SELDOM_S = 5.0
+"""Between two questions for what changes slowly."""
+READING_FIELDS = ("counter_uj", "power_mw")
+"""What an answer may tell that is no gauge beside the energy."""
 
 ABSENT: dict[int, tuple[str, str]] = {
-    UNINITIALIZED: ("driver", "look into the kernel's log for the NVIDIA driver"),
-    DRIVER_NOT_LOADED: ("driver", "load the NVIDIA kernel module: modprobe nvidia"),
-    LIBRARY_NOT_FOUND: ("library_missing", "install the NVIDIA driver, which brings libnvidia-ml.so.1"),
-    NO_PERMISSION: ("permission", "let the agent's user open /dev/nvidiactl and /dev/nvidia0, /dev/nvidia1, ..."),
-    LIB_RM_VERSION_MISMATCH: (
+    ask.UNINITIALIZED: ("driver", "look into the kernel's log for the NVIDIA driver"),
+    ask.DRIVER_NOT_LOADED: ("driver", "load the NVIDIA kernel module: modprobe nvidia"),
+    ask.LIBRARY_NOT_FOUND: ("library_missing", "install the NVIDIA driver, which brings libnvidia-ml.so.1"),
+    ask.NO_PERMISSION: ("permission", "let the agent's user open /dev/nvidiactl and /dev/nvidia0, /dev/nvidia1, ..."),
+    ask.LIB_RM_VERSION_MISMATCH: (
         "driver_mismatch",
         "the kernel module is of another version than the library: load it anew or reboot, then restart the agent",
     ),
@@ -95,57 +62,6 @@ class NvmlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds between two reads; not below the counter's own step."""
 
 
-Ask = Callable[[Any, Any], float | None]
-"""Asks NVML something of a handle; None where the answer cannot be one."""
-
-
-def _counter_uj(nvml: Any, handle: Any) -> int:
-    return mj_to_uj(nvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-
-
-def _power_mw(nvml: Any, handle: Any) -> int | None:
-    # A board that answers draws power; 0 is what some drivers say when they have no value.
-    return nvml.nvmlDeviceGetPowerUsage(handle) or None
-
-
-def _utilisation_pct(nvml: Any, handle: Any) -> float:
-    return float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-
-
-def _temperature_c(nvml: Any, handle: Any) -> float:
-    return float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-
-
-def _enforced_limit_mw(nvml: Any, handle: Any) -> int:
-    return int(nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-
-
-def _management_limit_mw(nvml: Any, handle: Any) -> int:
-    return int(nvml.nvmlDeviceGetPowerManagementLimit(handle))
-
-
-def _highest_limit_mw(nvml: Any, handle: Any) -> int:
-    return int(nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)[1])
-
-
-GAUGES: dict[str, Ask] = {"utilisation_pct": _utilisation_pct, "temperature_c": _temperature_c}
-ASKS: dict[str, Ask] = {"counter_uj": _counter_uj, "power_mw": _power_mw, **GAUGES}
-
-
-@dataclass
-class Board:
-    """One GPU: what it is, what it can be asked, and how often it was lost."""
-
-    meter: Meter
-    principal: str = "counter_uj"
-    """The answer without which there is no reading."""
-    asks: list[str] = field(default_factory=list)
-    handle: Any = None
-    losses: int = 0
-    fault: Failure | None = None
-    """Why it could not be identified when the source was opened."""
-
-
 class NvmlSource:
     """All GPUs that NVML lists on this server."""
 
@@ -156,9 +72,9 @@ class NvmlSource:
         self._nvml = nvml
         nvml.nvmlInit()
         self._inits = 0
-        self._driver = str(nvml.nvmlSystemGetDriverVersion())
-        self._life = f"{boot_id}/{self._driver}"
-        self._boards = [self._board(index) for index in range(nvml.nvmlDeviceGetCount())]
+        self._life = f"{boot_id}/{nvml.nvmlSystemGetDriverVersion()}"
+        self._seldom = max(round(SELDOM_S / config.period_s), 1)
+        self._boards = Identification(nvml, self.period_ns).boards()
         if not self._boards:
             nvml.nvmlShutdown()
             raise SourceUnavailable("absent", "NVML lists no GPU", "check that the GPUs are visible to nvidia-smi")
@@ -172,7 +88,7 @@ class NvmlSource:
         try:
             return self._read_or_begin_anew()
         except self._nvml.NVMLError as error:
-            if error.value == LIB_RM_VERSION_MISMATCH:
+            if error.value == ask.LIB_RM_VERSION_MISMATCH:
                 # The old library stays mapped into this process, also after nvmlShutdown.
                 raise ProcessMustEnd("the NVIDIA driver was replaced while the agent ran") from error
             raise _unavailable(error) from error
@@ -190,28 +106,35 @@ class NvmlSource:
         self._nvml.nvmlInit()
         self._inits += 1
         for board in self._boards:
-            board.handle, board.asks = None, _asks(board.meter, board.principal)
+            board.handle = None
+            board.unsupported.clear()
 
     def _read(self, board: Board) -> Reading:
         if board.fault is not None:
             return board.fault
         try:
-            return self._reading(board, self._answers(board))
+            return self._reading(board, self._told(board))
         except self._nvml.NVMLError as error:
-            if error.value in WHOLE:
+            if error.value in ask.WHOLE:
                 raise
             board.handle = None
-            board.losses += error.value in GONE
-            return _failure(board.meter.id, error)
+            board.losses += error.value in ask.GONE
+            return failure(board.meter.id, error)
 
-    def _answers(self, board: Board) -> dict[str, float | None]:
+    def _told(self, board: Board) -> ask.Told:
         if board.handle is None:
-            board.handle = self._nvml.nvmlDeviceGetHandleByUUID(board.meter.id)
-        answers: dict[str, float | None] = {}
-        for name in tuple(board.asks):
+            board.handle, board.reads = self._nvml.nvmlDeviceGetHandleByUUID(board.uuid), 0
+        told: ask.Told = {}
+        for name in self._due(board):
             with self._only_beside(board, name):
-                answers[name] = ASKS[name](self._nvml, board.handle)
-        return answers
+                told |= board.asks[name](self._nvml, board.handle)
+        board.reads += 1
+        return told
+
+    def _due(self, board: Board) -> list[str]:
+        """The questions of this read."""
+        names = [name for name in board.asks if name not in board.unsupported]
+        return [name for name in names if name not in ask.SELDOM or board.reads % self._seldom == 0]
 
     @contextlib.contextmanager
     def _only_beside(self, board: Board, name: str) -> Iterator[None]:
@@ -219,103 +142,21 @@ class NvmlSource:
         try:
             yield
         except self._nvml.NVMLError as error:
-            if name == board.principal or error.value in WHOLE | LOST:
+            if name == board.principal or error.value in ask.WHOLE | ask.LOST:
                 raise
-            if error.value in UNSUPPORTED:
-                board.asks.remove(name)
+            if error.value in ask.UNSUPPORTED:
+                board.unsupported.add(name)
 
-    def _reading(self, board: Board, answers: dict[str, float | None]) -> Reading:
-        if answers[board.principal] is None:
-            return Failure(subject=board.meter.id, code="no_value", detail="NVML answers 0 W")
-        told = {name: value for name, value in answers.items() if value is not None}
-        gauges = {name: told.pop(name) for name in GAUGES if name in told}
+    def _reading(self, board: Board, told: ask.Told) -> Reading:
+        if board.principal not in told:
+            return Failure(subject=board.meter.id, code="no_value", detail=f"NVML answers 0 for {board.principal}")
+        known = {name: told.pop(name) for name in READING_FIELDS if name in told}
         epoch = f"{self._life}/{self._inits}.{board.losses}"
-        return MeterReading(meter=board.meter.id, epoch=epoch, gauges=gauges, **{k: int(v) for k, v in told.items()})
-
-    def _board(self, index: int) -> Board:
-        """The board of this index; one that does not tell who it is stays declared, and fails."""
-        try:
-            handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-            uuid, name = str(self._nvml.nvmlDeviceGetUUID(handle)), str(self._nvml.nvmlDeviceGetName(handle))
-        except self._nvml.NVMLError as error:
-            if error.value in WHOLE:
-                raise
-            return self._unidentified(f"gpu-{index}", error)
-        principal = "counter_uj" if self._supports(handle, _counter_uj) else "power_mw"
-        meter = self._meter(handle, uuid, name, principal)
-        return Board(meter, principal, _asks(meter, principal), handle)
-
-    def _unidentified(self, place: str, error: Any) -> Board:
-        meter = Meter(id=place, kind="accelerator", grade="counter", sensor_class="onboard", period_ns=self.period_ns)
-        fault = _failure(place, error)
-        mend = f"{fault.detail} when the source was opened; restart the agent once the GPU answers"
-        return Board(meter, fault=msgspec.structs.replace(fault, detail=mend))
-
-    def _meter(self, handle: Any, uuid: str, name: str, principal: str) -> Meter:
-        counted = principal == "counter_uj"
-        module = counted and MODULE in name
-        limit_mw = self._first(handle, _enforced_limit_mw, _management_limit_mw)
-        # The highest settable limit, since one that is raised while the agent runs must not make readings implausible.
-        rated_mw = self._first(handle, _highest_limit_mw, _management_limit_mw, _enforced_limit_mw)
-        return Meter(
-            id=uuid,
-            kind="module" if module else "accelerator",
-            grade="counter" if counted else "integrated",
-            sensor_class="onboard",
-            contains=MODULE_KINDS if module else (),
-            device=uuid,
-            hw_model=name,
-            resolution_uj=RESOLUTION_UJ if counted else 0,
-            refresh_ns=REFRESH_NS,
-            period_ns=self.period_ns,
-            max_power_mw=MODULE_MAX_MW if module else rated_mw,
-            restarts_at_zero=counted,
-            driver=self._driver,
-            power_limit_mw=limit_mw,
-            idle_mw=0 if module else idle_mw(name),
-        )
-
-    def _first(self, handle: Any, *asks: Callable[[Any, Any], int]) -> int:
-        """The first answer of these, 0 where none is supported."""
-        return next((value for ask in asks if (value := self._try(handle, ask))), 0)
-
-    def _try(self, handle: Any, ask: Callable[[Any, Any], int]) -> int:
-        try:
-            return ask(self._nvml, handle)
-        except self._nvml.NVMLError as error:
-            if error.value in WHOLE:
-                raise
-            return 0
-
-    def _supports(self, handle: Any, ask: Ask) -> bool:
-        """False only where NVML says so; a board that fails for now is taken to have what it should have."""
-        try:
-            ask(self._nvml, handle)
-        except self._nvml.NVMLError as error:
-            if error.value in WHOLE:
-                raise
-            return error.value not in UNSUPPORTED
-        return True
-
-
-def idle_mw(name: str) -> int:
-    """Catalogue idle power in milliwatts of the GPU of this name; 0 where the catalogue has none."""
-    return next((w_to_mw(IDLE_W[word]) for word in re.findall(r"\w+", name) if word in IDLE_W), 0)
-
-
-def _asks(meter: Meter, principal: str) -> list[str]:
-    # The gauge of a module sees the GPU alone: it is no cross-check of the module's counter.
-    beside = [] if meter.kind == "module" else ["power_mw"]
-    return list(dict.fromkeys([principal, *beside, *GAUGES]))
-
-
-def _failure(subject: str, error: Any) -> Failure:
-    code = REASONS.get(error.value, f"nvml_{error.value}")
-    return Failure(subject=subject, code=code, detail=f"NVML: {error} ({error.value})")
+        return MeterReading(meter=board.meter.id, epoch=epoch, gauges=told, **known)
 
 
 def _unavailable(error: Any) -> SourceUnavailable:
-    code, mend = ABSENT.get(error.value, (REASONS.get(error.value, f"nvml_{error.value}"), ""))
+    code, mend = ABSENT.get(error.value, (ask.REASONS.get(error.value, f"nvml_{error.value}"), ""))
     return SourceUnavailable(code, f"NVML: {error} ({error.value})", mend)
 
 

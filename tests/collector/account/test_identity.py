@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from joulefleet.describe import Slice
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.identity import engine_tags, window_tags
 
@@ -67,6 +68,11 @@ def test_where_no_device_tells_its_model_the_next_best_is_taken(
     ]
     engine = build.engine("e", ["unknown"], hardware=engine_hardware)
     assert hardware(build, meters, engine, window_hardware) == found
+
+
+def test_a_slice_of_a_board_has_the_board_s_name(build: SimpleNamespace) -> None:
+    board = build.meter("gpu", hw_model="H100", slices=(Slice("MIG-a", 1),), slots=7)
+    assert hardware(build, [board, build.meter("gpu1", hw_model="A100")], build.engine("e", ["MIG-a"])) == "H100"
 
 
 def test_hardware_nobody_tells_is_empty(build: SimpleNamespace) -> None:

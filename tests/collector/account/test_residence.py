@@ -3,6 +3,7 @@
 from fractions import Fraction
 from types import SimpleNamespace
 
+from joulefleet.describe import Slice
 from joulefleet.units import s_to_ns
 from joulefleet.window import EngineWindow, MeterWindow
 from joulefleet_collector.account.cover import covers
@@ -61,6 +62,18 @@ def test_a_slice_is_its_part_of_the_board(build: SimpleNamespace) -> None:
     slices = [build.meter(f"slice-{n}", inside="board") for n in range(3)]
     found = at("accelerator", [build.meter("board"), *slices], [build.engine("a", ["slice-0", ("slice-1", 0.5)])])
     assert found.seats == ({0: HALF},)
+
+
+def test_a_named_slice_without_a_meter_is_its_part_of_the_board(build: SimpleNamespace) -> None:
+    board = build.meter("gpu", slices=(Slice("MIG-a", 3), Slice("MIG-b", 2)), slots=7)
+    found = at("accelerator", [board], [build.engine("a", ["MIG-a"]), build.engine("b", [("MIG-b", 0.5)])])
+    assert (found.seats, found.unmetered) == (({0: Fraction(3, 7), 1: Fraction(1, 7)},), frozenset())
+
+
+def test_a_slice_that_no_board_can_have_is_somewhere_else(build: SimpleNamespace) -> None:
+    board = build.meter("gpu", slices=(Slice("MIG-a", 8), Slice("MIG-b", 0)), slots=7)
+    found = at("accelerator", [board], [build.engine("a", ["MIG-a"]), build.engine("b", ["MIG-b"])])
+    assert (found.seats, found.unmetered) == (({},), {0, 1})
 
 
 def test_a_board_and_its_module_stand_for_each_other(build: SimpleNamespace) -> None:

@@ -46,8 +46,16 @@ def test_counter_gauge_and_the_values_beside_them_are_read_together(nvml: Any, n
     nvml.at(10_000)
     reading = only(nvml_reader.read())
     assert (reading.counter_uj, reading.power_mw) == (4_000_000_000, 400_000)
-    assert reading.gauges == {"utilisation_pct": 57.0, "temperature_c": 61.0}
+    assert reading.gauges["utilisation_pct"] == 57.0
     assert reading.at_ns == 0
+
+
+def test_what_changes_slowly_is_asked_every_five_seconds(nvml: Any, nvml_reader: Any) -> None:
+    seldom = {"temperature_c", "sm_clock_mhz", "memory_clock_mhz", "power_limit_w"}
+    nvml_reader.open(period_s=0.5)
+    told = [seldom & set(only(nvml_reader.read()).gauges) for _ in range(21)]
+    assert [bool(each) for each in told] == [k % 10 == 0 for k in range(21)]
+    assert all(each in (set(), seldom) for each in told)
 
 
 def test_the_counter_keeps_its_64_bits(nvml: Any, nvml_reader: Any) -> None:
@@ -191,18 +199,19 @@ def test_what_a_board_does_not_support_is_absent_and_the_rest_is_there(nvml: Any
     nvml.at(1_000)
     for reading in (only(nvml_reader.read()), only(nvml_reader.read())):
         assert (reading.counter_uj, reading.power_mw) == (400_000_000, None)
-        assert reading.gauges == {"temperature_c": 61.0}
+        assert "utilisation_pct" not in reading.gauges
+        assert reading.gauges["throttle_power_pct"] == 0.0
 
 
 def test_an_unsupported_value_is_asked_again_only_after_a_reload(nvml: Any, nvml_reader: Any) -> None:
     nvml.reloads_ms = [3_000]
-    nvml.fail("GetTemperature", NOT_SUPPORTED, from_ms=0, to_ms=1_000)
+    nvml.fail("GetUtilizationRates", NOT_SUPPORTED, from_ms=0, to_ms=1_000)
     nvml_reader.open()
     nvml_reader.read()
     nvml.at(2_000)
-    assert "temperature_c" not in only(nvml_reader.read()).gauges
+    assert "utilisation_pct" not in only(nvml_reader.read()).gauges
     nvml.at(3_000)
-    assert only(nvml_reader.read()).gauges["temperature_c"] == 61.0
+    assert only(nvml_reader.read()).gauges["utilisation_pct"] == 57.0
 
 
 @pytest.mark.parametrize(
@@ -247,23 +256,6 @@ def test_no_watts_are_no_value(nvml: Any, nvml_reader: Any) -> None:
     counted, integrated = nvml_reader.read()
     assert (counted.counter_uj, counted.power_mw) == (5_000, None)
     assert (integrated.subject[-1], integrated.code) == ("1", "no_value")
-
-
-def test_the_counter_of_a_superchip_is_a_module_without_a_gauge(nvml: Any, nvml_reader: Any) -> None:
-    nvml.name = "NVIDIA GH200 480GB"
-    nvml.write()
-    (meter,) = nvml_reader.open()
-    assert meter.kind == "module"
-    assert meter.contains == ("accelerator", "cpu_package", "dram")
-    assert meter.max_power_mw == 1_000_000
-    assert only(nvml_reader.read()).power_mw is None
-
-
-def test_the_gauge_of_a_superchip_without_a_counter_sees_the_gpu_alone(nvml: Any, nvml_reader: Any) -> None:
-    nvml.name = "NVIDIA GH200 480GB"
-    nvml.fail("GetTotalEnergyConsumption", NOT_SUPPORTED)
-    (meter,) = nvml_reader.open()
-    assert (meter.kind, meter.contains, meter.grade) == ("accelerator", (), "integrated")
 
 
 def test_a_board_that_tells_no_limits_has_none(nvml: Any, nvml_reader: Any) -> None:
@@ -330,19 +322,6 @@ def test_a_config_that_cannot_be_used_is_refused(table: dict[str, Any]) -> None:
 
 def test_the_period_is_the_config_s(nvml: Any, nvml_reader: Any) -> None:
     assert nvml_reader.ask({"open": {"period_s": 0.5}})["period_ns"] == 500_000_000
-
-
-@pytest.mark.parametrize(
-    ("name", "idle_mw"),
-    [
-        ("NVIDIA A100-SXM4-80GB", 46_000),
-        ("Tesla V100-SXM2-16GB", 35_000),
-        ("Tesla P40", 0),
-        ("NVIDIA H200", 0),
-    ],
-)
-def test_idle_power_is_the_catalogue_s_where_it_knows_the_board(name: str, idle_mw: int) -> None:
-    assert plugin.idle_mw(name) == idle_mw
 
 
 def test_eight_boards_through_a_loss_and_a_reload_give_the_joules_of_the_fake(
