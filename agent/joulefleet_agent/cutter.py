@@ -25,6 +25,9 @@ MOST_GRACE_NS = 180 * NS_PER_S
 AHEAD_NS = 15 * NS_PER_S
 """How far a source's own clock may be ahead of the agent's."""
 
+MOST_VALUE = 2**62
+"""Microjoules (146 years at a kilowatt) or milliwatts beyond this are no value: windows hold integers of 64 bits."""
+
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What every window of this server bears."""
@@ -123,7 +126,7 @@ class Cutter:
         """Readings of one or several sources, in any order. Failures count at `now_ns`.
 
         Readings of what is not declared are passed over. A reading from the future is a failure: a source's own clock
-        is wrong, and all its later readings would be lost behind it.
+        is wrong, and all its later readings would be lost behind it. So is a value that no meter can have.
         """
         state = self.state
         told: list[MeterReading | WorkReading] = []
@@ -133,6 +136,8 @@ class Cutter:
                 self._fail(one.subject, one.code, now_ns)
             elif one.at_ns > latest_ns:
                 self._fail(_subject(one), "clock", now_ns)
+            elif isinstance(one, MeterReading) and max(abs(one.counter_uj or 0), abs(one.power_mw or 0)) > MOST_VALUE:
+                self._fail(one.meter, "implausible", now_ns)
             else:
                 told.append(one)
         told.sort(key=attrgetter("at_ns"))

@@ -222,6 +222,14 @@ def test_after_a_long_stop_an_hour_is_cut_and_the_rest_is_late() -> None:
     assert total == 10_000 * J
 
 
+def test_a_value_that_no_meter_can_have_is_a_failure_and_stays_out_of_the_window() -> None:
+    what = cutter(WALL)
+    huge = MeterReading(meter="wall", at_ns=10 * S, counter_uj=2**63, epoch="boot")
+    windows = live(what, [joules(0, 1_000), huge, joules(30, 4_000), joules(40, 5_000)], 60)
+    assert energies(windows)[0] == 3_000
+    assert windows[0].meters[0].rejected_uj == 0
+
+
 def test_a_clock_set_back_opens_a_new_timeline_and_loses_nothing() -> None:
     what = cutter(WALL)
     what.feed([joules(7_200 + t, t) for t in range(0, 50, 10)], 7_240 * S)
