@@ -12,6 +12,7 @@ import pytest
 from joulefleet.cli import main
 from joulefleet.config import typed
 from joulefleet_agent.config import AgentConfig, check
+from joulefleet_agent.sources import installed, tried_of
 from joulefleet_collector.app import make_app
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.store.store import Account, Store
@@ -41,6 +42,12 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 def test_every_source_is_in_the_readme_and_none_that_is_not_there() -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
     assert named == {point.name for point in entry_points(group="joulefleet.sources")}
+
+
+def test_how_far_a_source_was_tried_is_what_its_module_says() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\w ]+) \|$", README, re.MULTILINE))
+    assert rows == {name: tried_of(name) for name in installed()}
+    assert set(rows.values()) <= {"on hardware", "faithful fake", "from documents", "simulated"}
 
 
 def test_the_configuration_of_the_readme_is_one() -> None:

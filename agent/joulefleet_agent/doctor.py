@@ -1,6 +1,8 @@
 """`joulefleet doctor`: which sources can be read on this machine, and for each that cannot, why."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -10,44 +12,98 @@ from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
 from joulefleet.units import mw_to_w
 from joulefleet_agent.config import load_config, sources_of
-from joulefleet_agent.probe import ON_THIS_MACHINE, Finding, probe
+from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, agreements_of, probe
+from joulefleet_agent.sources import on_this_machine
+from joulefleet_agent.watch import Agreement, Seen
+
+WATCH_S = 3.0
+NOT_HERE = ("absent", "library_missing", "package_missing", "scrape_failed")
+"""States that most machines have of most sources: where nobody asked for these, they are told in one block."""
 
 
 @click.command()
 @click.option("--config", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Try its sources.")
+@click.option("--seconds", default=WATCH_S, show_default=True, type=click.FloatRange(0, 600), help="How long to watch.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def doctor(path: Path | None, json_: bool) -> None:
+def doctor(path: Path | None, seconds: float, json_: bool) -> None:
     """Try every source on this machine, or those of a config file, and say what each gives or how to mend it."""
     try:
-        sources = sources_of(load_config(path), str(path)) if path else list(ON_THIS_MACHINE)
-        findings = probe(sources, str(path or "doctor"))
+        findings = examine(path, seconds)
     except ConfigError as error:
         raise Mendable(str(error)) from error
     if json_:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode())
+        click.echo(msgspec.json.format(msgspec.json.encode(report(findings)), indent=2).decode())
         return
-    for line in told(findings):
+    for line in told(findings, unasked=path is None):
         click.echo(line)
 
 
-def told(findings: list[Finding]) -> list[str]:
+def examine(path: Path | None, watch_s: float) -> list[Finding]:
+    """Try the sources of a config file, or every one that reads this machine. Raises ConfigError."""
+    sources = sources_of(load_config(path), str(path)) if path else on_this_machine()
+    return probe(sources, str(path or "doctor"), watch_s=watch_s, unasked=path is None)
+
+
+def report(findings: list[Finding]) -> dict[str, Any]:
+    """The findings, for a program."""
+    compared = [
+        {**msgspec.structs.asdict(one), "difference": one.difference, "agrees": one.agrees}
+        for one in agreements_of(findings)
+    ]
+    return {"findings": findings, "agreements": compared, "advice": [_advice(findings), *_engines(findings)]}
+
+
+def told(findings: list[Finding], unasked: bool = True) -> list[str]:
     """The findings, for a person."""
-    lines = [line for finding in findings for line in _lines(finding)]
-    return [*lines, "", _advice(findings), *_engines(findings)]
+    brief = [one for one in findings if unasked and one.state in (*NOT_HERE, NEEDS_CONFIGURATION)]
+    lines = [line for finding in findings if finding not in brief for line in _lines(finding)]
+    agreed = [_agreement(one) for one in agreements_of(findings)]
+    return [*lines, *agreed, *_not_here(brief), "", _advice(findings), *_engines(findings)]
 
 
 def _lines(finding: Finding) -> list[str]:
     mark, state = ("ok", "") if finding.readable else ("--", f"{finding.state}: ")
-    cost = f"  ({finding.read_ms:.1f} ms a read)" if finding.readable and finding.read_ms is not None else ""
-    head = f"{mark}  {finding.source:<12} {state}{finding.detail}".rstrip() + cost
+    cost = f"  ({finding.read_ms:.1f} ms a read{_cpu(finding)})" if finding.readable and finding.read_ms else ""
+    tried = f"  tried: {finding.tried}" if finding.tried else ""
+    head = f"{mark}  {finding.source:<12} {state}{finding.detail}".rstrip() + cost + tried
     mend = [f"    {'':<12} mend: {finding.mend}"] if finding.mend else []
-    meters = [
-        f"    {'':<12} {_named(meter)}: {meter.hw_model or 'unknown model'}, grade {meter.grade}"
-        + (f", up to {mw_to_w(meter.max_power_mw):.0f} W" if meter.max_power_mw else "")
-        for meter in finding.meters
-    ]
+    seen = {one.meter: one for one in finding.seen}
+    meters = [f"    {'':<12} {_meter(one, seen.get(one.id))}" for one in finding.meters if finding.readable]
     engines = [f"    {'':<12} engine {engine.id}: {engine.software}" for engine in finding.engines if finding.readable]
-    return [head, *mend, *(meters if finding.readable else []), *engines]
+    return [head, *mend, *meters, *engines]
+
+
+def _cpu(finding: Finding) -> str:
+    return f", {finding.cpu_ms:.1f} ms of CPU" if finding.cpu_ms is not None else ""
+
+
+def _meter(meter: Meter, seen: Seen | None) -> str:
+    most = [f"up to {mw_to_w(meter.max_power_mw):.0f} W"] if meter.max_power_mw else []
+    basis = [f"rests on {meter.basis}"] if meter.basis else []
+    parts = [meter.hw_model or "unknown model", f"grade {meter.grade}", *most, *basis, *(_course(seen) if seen else ())]
+    return f"{_named(meter)}: {', '.join(parts)}"
+
+
+def _course(seen: Seen) -> list[str]:
+    power = [f"{seen.power_w:.1f} W now"] if seen.power_w is not None else []
+    moves = f"a new value each {seen.refresh_s:.2g} s" if seen.refresh_s else "it stood still while it was watched"
+    return [*power, moves]
+
+
+def _agreement(one: Agreement) -> str:
+    mark = "agree" if one.agrees else "DIFFER"
+    sides = f"{one.one} {one.one_w:.1f} W, {one.other} {one.other_w:.1f} W"
+    return f"    {mark:<12} {one.subject}: {sides} ({one.difference:+.1%})"
+
+
+def _not_here(brief: Sequence[Finding]) -> list[str]:
+    keyed = [f"{one.source} ({one.detail})" for one in brief if one.state == NEEDS_CONFIGURATION]
+    absent = [f"    {one.source:<18} {one.state}: {one.mend or one.detail}" for one in brief]
+    absent = [line for line, one in zip(absent, brief, strict=True) if one.state != NEEDS_CONFIGURATION]
+    return [
+        *(["", "Not here:", *absent] if absent else []),
+        *(["", f"Need a [[sources]] entry of a config file: {', '.join(keyed)}"] if keyed else []),
+    ]
 
 
 def _named(meter: Meter) -> str:

@@ -1,7 +1,13 @@
-"""Finds the sources that are installed, by entry point."""
+"""Finds the sources that are installed, by entry point, and what their modules say of themselves.
+
+A module may have constants beside its `open`: TRIED, how far it was tried ("on hardware", "faithful fake", "from
+documents", "simulated"); LIVE = False, where it reads a recording or nothing at all; HERE, its table where nobody
+configured it.
+"""
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoints, entry_points
+from importlib import import_module
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from joulefleet.config import ConfigError
@@ -15,6 +21,24 @@ GROUP = "joulefleet.sources"
 def installed() -> list[str]:
     """Names of all sources."""
     return sorted({point.name for point in entry_points(group=GROUP)})
+
+
+def on_this_machine() -> list[SourceConfig]:
+    """Every source that reads this machine, as it is tried where nobody configured it."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return [SourceConfig(one.name, dict(_constant(one, "HERE", {}))) for one in points if _constant(one, "LIVE", True)]
+
+
+def tried_of(name: str) -> str:
+    """How far this source was tried; empty where its module does not say."""
+    return next((str(_constant(point, "TRIED", "")) for point in entry_points(group=GROUP, name=name)), "")
+
+
+def _constant(point: EntryPoint, constant: str, default: Any) -> Any:
+    try:
+        return getattr(import_module(point.module), constant, default)
+    except Exception:  # told when it is opened
+        return default
 
 
 def opener_of(name: str, where: str) -> OpenSource:

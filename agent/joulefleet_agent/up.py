@@ -23,7 +23,8 @@ from joulefleet_agent.doctor import told
 from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.live import lines_of
 from joulefleet_agent.places import state_dir
-from joulefleet_agent.probe import ENGINE_PAGE, ON_THIS_MACHINE, Finding, probe
+from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, probe
+from joulefleet_agent.sources import on_this_machine
 
 STEP_S = 10
 LOOK_EVERY_S = 2.0
@@ -134,9 +135,13 @@ def _start_collector(children: Children, folder: Path, port: int) -> str:
 
 
 def _start_agent(children: Children, folder: Path, url: str, engines: tuple[str, ...]) -> None:
-    chosen = [one for one in ON_THIS_MACHINE if one.use != "openmetrics"]
-    pages = [SourceConfig("openmetrics", {"url": page}) for page in engines or (ENGINE_PAGE,)]
-    findings = probe([*chosen, *pages], "up")
+    chosen = [one for one in on_this_machine() if one.use != "openmetrics"]
+    unasked = [one for one in on_this_machine() if one.use == "openmetrics"]
+    pages = [SourceConfig("openmetrics", {"url": page}) for page in engines] or unasked
+    findings = probe([*chosen, *pages], "up", unasked=True)
+    wrong = [one.detail for one in findings[len(chosen) :] if engines and one.state == NEEDS_CONFIGURATION]
+    if wrong:
+        raise CannotGoOn(f"--engine: {wrong[0]}")
     for line in told(findings):
         click.echo(line, err=True)
     # A page that nobody named and that does not answer is no engine; one that was named may answer later.

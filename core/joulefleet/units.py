@@ -22,7 +22,7 @@ def ms_to_ns(milliseconds: float) -> int:
     return round(milliseconds * 1_000_000)
 
 
-def ns_to_ms(nanoseconds: int) -> float:
+def ns_to_ms(nanoseconds: float) -> float:
     """Nanoseconds to milliseconds."""
     return nanoseconds / 1_000_000
 

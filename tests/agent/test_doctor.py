@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from joulefleet.describe import Engine, Grade, Meter
 from joulefleet_agent.doctor import doctor, told
 from joulefleet_agent.probe import Finding
+from joulefleet_agent.watch import Seen
 
 ENGINE = Engine(id="vllm@127.0.0.1:8000", software="vllm")
 
@@ -36,6 +38,33 @@ def test_what_is_not_readable_and_how_to_mend_it() -> None:
     assert told([missing])[:2] == [
         "--  rapl         permission: energy_uj may not be read",
         "                 mend: join the group",
+    ]
+
+
+def test_what_most_machines_do_not_have_is_one_block() -> None:
+    absent = Finding(source="rapl", state="absent", detail="no zone", mend="modprobe intel_rapl_msr")
+    keyed = Finding(source="redfish", state="needs_configuration", detail="url: missing")
+    assert told([absent, keyed])[:5] == [
+        "",
+        "Not here:",
+        "    rapl               absent: modprobe intel_rapl_msr",
+        "",
+        "Need a [[sources]] entry of a config file: redfish (url: missing)",
+    ]
+    assert told([absent], unasked=False)[0] == "--  rapl         absent: no zone"
+
+
+def test_what_was_seen_of_a_meter_and_whether_two_of_them_agree() -> None:
+    one = found("counter", device="GPU-1", max_power_mw=700_000)
+    seen = Seen(meter="m", reads=9, refresh_s=0.1, counter_w=300.0, gauge_w=200.0)
+    other = Finding(source="dcgm", state="readable", meters=one.meters, seen=(Seen(meter="m", gauge_w=303.0),))
+    lines = told([msgspec.structs.replace(one, seen=(seen,), tried="faithful fake", cpu_ms=0.5), other])
+    assert lines[0] == "ok  nvml  (1.2 ms a read, 0.5 ms of CPU)  tried: faithful fake"
+    assert "up to 700 W, 300.0 W now, a new value each 0.1 s" in lines[1]
+    assert "303.0 W now, it stood still while it was watched" in lines[3]
+    assert [line.strip() for line in lines[4:6]] == [
+        "DIFFER       m: nvml counter 300.0 W, nvml gauge 200.0 W (-33.3%)",
+        "agree        GPU-1: nvml 300.0 W, dcgm 303.0 W (+1.0%)",
     ]
 
 
@@ -68,9 +97,12 @@ def config(folder: Path, source: str) -> str:
 
 
 def test_the_sources_of_a_config_are_tried(tmp_path: Path) -> None:
-    result = CliRunner().invoke(doctor, ["--config", config(tmp_path, 'use = "simulated"\nboards = 1'), "--json"])
+    quick = ["--seconds", "0.3"]
+    result = CliRunner().invoke(
+        doctor, [*quick, "--config", config(tmp_path, 'use = "simulated"\nboards = 1'), "--json"]
+    )
     assert result.exit_code == 0
-    (finding,) = json.loads(result.stdout)
+    (finding,) = json.loads(result.stdout)["findings"]
     assert (finding["source"], finding["state"]) == ("simulated", "readable")
     assert [meter["id"] for meter in finding["meters"]] == ["sim-board0", "sim-server"]
 

@@ -9,8 +9,7 @@ import pytest
 from fixtures.faulty import install
 from joulefleet.config import ConfigError
 from joulefleet_agent.config import SourceConfig
-from joulefleet_agent.probe import ON_THIS_MACHINE, Finding, probe
-from joulefleet_agent.sources import installed
+from joulefleet_agent.probe import Finding, agreements_of, probe
 
 
 def find(use: str, deadline_s: float = 10.0, **table: object) -> Finding:
@@ -70,5 +69,20 @@ def test_a_name_that_no_source_has_is_named() -> None:
         find("nvlm")
 
 
-def test_what_is_tried_by_itself_is_installed() -> None:
-    assert {one.use for one in ON_THIS_MACHINE} <= set(installed())
+def test_a_source_that_nobody_asked_for_is_told_to_need_its_key() -> None:
+    (found,) = probe([SourceConfig("openmetrics", {})], "test", unasked=True)
+    assert (found.state, found.detail) == ("needs_configuration", "url: object missing required field `url`")
+
+
+def test_what_is_watched_tells_power_refresh_and_cost() -> None:
+    (found,) = probe([SourceConfig("simulated", {"boards": 1, "daily_swing": 0.0})], "test", watch_s=0.5)
+    board, server = found.seen
+    assert board.reads >= 2 and server.reads == board.reads
+    assert found.read_ms is not None and found.cpu_ms is not None and found.cpu_ms > 0
+    assert board.counter_w == pytest.approx(board.gauge_w, rel=0.5)
+    assert board.refresh_s is not None and board.refresh_s > 0
+    assert [one.one for one in agreements_of([found])] == ["simulated counter"] * 2
+
+
+def test_it_is_said_how_far_a_source_was_tried() -> None:
+    assert [find(use).tried for use in ("simulated", "host_model")] == ["simulated", "on hardware"]

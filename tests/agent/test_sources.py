@@ -10,7 +10,7 @@ import pytest
 from joulefleet.config import ConfigError
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.config import SourceConfig
-from joulefleet_agent.sources import configured, installed, opener_of
+from joulefleet_agent.sources import configured, installed, on_this_machine, opener_of, tried_of
 
 
 @pytest.fixture
@@ -63,3 +63,15 @@ def test_one_source_used_twice_has_two_names() -> None:
     assert [one.name for one in told] == ["openmetrics", "simulated", "openmetrics#2"]
     assert [one.table for one in told] == tables
     assert told[0].opener is told[2].opener
+
+
+def test_recordings_and_simulations_are_not_tried_unasked() -> None:
+    tables = {one.use: one.table for one in on_this_machine()}
+    assert {"nvml", "rapl", "host_model", "openmetrics"} <= set(tables) <= set(installed())
+    assert not {"mlperf", "nvidia_smi", "simulated"} & set(tables)
+    assert tables["nvml"] == {} and tables["openmetrics"] == {"url": "http://127.0.0.1:8000/metrics"}
+
+
+def test_a_stranger_is_tried_too_and_need_not_say_how_far_it_was(strange: None) -> None:
+    assert {"strange", "broken"} <= {one.use for one in on_this_machine()}
+    assert [tried_of(name) for name in ("strange", "broken", "nowhere")] == ["", "", ""]

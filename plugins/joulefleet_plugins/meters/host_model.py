@@ -15,6 +15,7 @@ import msgspec
 from joulefleet import Engine, Failure, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import NS_PER_S, w_to_mw
 
+TRIED = "on hardware"
 HOST = "host"
 MEMORY_W_PER_GB = 0.392
 """Cloud Carbon Footprint: 0.000392 kWh for each gigabyte and hour."""

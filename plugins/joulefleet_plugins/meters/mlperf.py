@@ -31,6 +31,9 @@ from joulefleet import (
 from joulefleet.counter import GAP_PERIODS, part_of
 from joulefleet.units import NS_PER_S, ns_to_s, us_to_ns, w_to_mw
 
+TRIED = "on hardware"
+LIVE = False
+"""A recording: not tried where nobody configured it."""
 POWER_LOG = "spl.txt"
 DETAIL_LOG = "mlperf_log_detail.txt"
 WALL = "wall"

@@ -32,6 +32,9 @@ from joulefleet import (
 )
 from joulefleet.units import NS_PER_S, us_to_ns, w_to_mw
 
+TRIED = "on hardware"
+LIVE = False
+"""A recording: not tried where nobody configured it."""
 CLOCK = "%Y/%m/%d %H:%M:%S.%f"
 CHUNK = 1_000
 IDENTITIES = ("index", "uuid", "gpu_uuid", "pci.bus_id", "gpu_bus_id")

@@ -22,6 +22,7 @@ import msgspec
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import ms_to_ns, s_to_ns, uj_over_mw_to_ns, uw_to_mw, w_to_mw
 
+TRIED = "faithful fake"
 ROOT = "/sys/class/powercap"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

@@ -32,6 +32,9 @@ from joulefleet import (
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet.units import NS_PER_S, mw_ns_to_uj, ns_to_s, s_to_ns, uj_to_j, w_to_mw
 
+TRIED = "simulated"
+LIVE = False
+"""No machine's: not tried where nobody configured it."""
 SERVER = "sim-server"
 ENGINE = "sim-engine"
 DAY_NS = 24 * HOUR_NS

@@ -25,6 +25,9 @@ from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.table import Table, Unrecognised, read_page
 from joulefleet_plugins.work.vllm import VLLM
 
+TRIED = "faithful fake"
+HERE = {"url": "http://127.0.0.1:8000/metrics"}
+"""Its config where nobody wrote one: where vLLM's page is by default."""
 TABLES: dict[str, Table] = {table.software: table for table in (VLLM,)}
 ASK_VERSION_AGAIN_READS = 12
 """A server that did not tell its version is asked again after so many pages."""
