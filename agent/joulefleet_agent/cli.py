@@ -80,6 +80,25 @@ def once(path: Path, json_: bool) -> None:
             click.echo(f"  {_line(reading)}")
 
 
+@agent.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--config", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its sources.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="How long; until Ctrl-C if not given.")
+def record(file: Path, path: Path | None, seconds: float | None) -> None:
+    """Keep the raw readings of every source in FILE, for `joulefleet replay readings`; nothing is stored or sent."""
+    from joulefleet_agent.record import keep, progress, said_by  # noqa: PLC0415 - the daemon does without it
+
+    stop = stop_on_signal()
+    try:
+        config = load_config(path) if path else AgentConfig()
+        heard = said_by(config, str(path or "record"), stop, seconds)
+        click.echo(f"{file}: {keep(heard, config, file, progress())}")
+    except FileExistsError as error:
+        raise Mendable(f"{file} exists already; name another file") from error
+    except (ConfigError, OSError) as error:
+        raise Mendable(str(error)) from error
+
+
 def _line(reading: Reading | str) -> str:
     if isinstance(reading, Failure):
         return f"{reading.subject}: {reading.code}: {reading.detail}".removeprefix(": ")

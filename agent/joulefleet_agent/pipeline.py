@@ -6,7 +6,7 @@ memory and are tried again; nothing is sent that is not on disk.
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -48,11 +48,18 @@ class Kept(msgspec.Struct):
 class Pipeline:
     """One server's cutter over its spool."""
 
-    def __init__(
-        self, spool: Spool, identity: Identity, step_ns: int, timeline: int | None = None, cost: OwnCost | None = None
+    def __init__(  # noqa: PLR0913, PLR0917 # what is told once, by the one who builds it
+        self,
+        spool: Spool,
+        identity: Identity,
+        step_ns: int,
+        timeline: int | None = None,
+        cost: OwnCost | None = None,
+        new_timeline: Callable[[], int] = lambda: secrets.randbits(32),
     ) -> None:
         self.cost = cost
         """What tells the agent's own cost; none for a recording, and while the agent has no clock yet."""
+        self._new_timeline = new_timeline
         self._spool = spool
         self._uncommitted: list[Window] = []
         self._tried_ns = 0
@@ -119,7 +126,7 @@ class Pipeline:
     def set_back(self, by_ns: int, wall_ns: int) -> None:
         """The clock was set back: begin a new timeline."""
         LOG.warning("the clock was set back by %.1f s: a new timeline begins", ns_to_s(-by_ns))
-        self._try_commit(self.cutter.new_timeline(secrets.randbits(32), by_ns), wall_ns)
+        self._try_commit(self.cutter.new_timeline(self._new_timeline(), by_ns), wall_ns)
 
     def _declare(self, now_ns: int) -> None:
         unique: dict[str, Meter | Engine] = {}

@@ -88,7 +88,7 @@ def replay_source(  # noqa: PLR0913 # the parts of one way
             reached = not uplink.send_once()
     if last:
         outcome.windows += pipeline.finish(wall_ns())
-    return _delivered(outcome, uplink, spool, began_s, whole=last)
+    return delivered(outcome, uplink, spool, began_s, whole=last)
 
 
 def replay_windows(path: Path, spool: Spool, uplink: Uplink, told: Progress) -> Outcome:
@@ -102,7 +102,7 @@ def replay_windows(path: Path, spool: Spool, uplink: Uplink, told: Progress) -> 
         outcome.from_ns = min(outcome.from_ns or window.start_ns, window.start_ns)
         outcome.until_ns = max(outcome.until_ns, window.end_ns)
         told(outcome.windows, window.end_ns)
-    return _delivered(outcome, uplink, spool, began_s)
+    return delivered(outcome, uplink, spool, began_s)
 
 
 def replay_spool(spool: Spool, uplink: Uplink) -> Outcome:
@@ -111,7 +111,7 @@ def replay_spool(spool: Spool, uplink: Uplink) -> Outcome:
     spool.wait_again()
     outcome = Outcome(timeline="as recorded", windows=spool.depth()[0])
     outcome.from_ns, outcome.until_ns = spool.waiting_span()
-    return _delivered(outcome, uplink, spool, began_s)
+    return delivered(outcome, uplink, spool, began_s)
 
 
 def recorded_windows(path: Path) -> Iterator[Window]:
@@ -141,7 +141,8 @@ def deliver(
         sleep(min(wait_s, LONGEST_WAIT_S))
 
 
-def _delivered(outcome: Outcome, uplink: Uplink, spool: Spool, began_s: float, whole: bool = True) -> Outcome:
+def delivered(outcome: Outcome, uplink: Uplink, spool: Spool, began_s: float, whole: bool = True) -> Outcome:
+    """Send what waits and complete the outcome. Raises CollectorSilent."""
     deliver(uplink)
     waiting, _ = spool.depth()
     if whole and waiting:

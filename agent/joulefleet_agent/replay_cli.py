@@ -21,6 +21,7 @@ from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.places import state_dir
+from joulefleet_agent.recording import BadReadings, RecordedReadings
 from joulefleet_agent.replay import (
     BadRecording,
     CollectorSilent,
@@ -32,6 +33,7 @@ from joulefleet_agent.replay import (
     span,
     timeline_of,
 )
+from joulefleet_agent.replay_readings import replay_readings
 from joulefleet_agent.service import only_one
 from joulefleet_agent.sources import opener_of
 from joulefleet_agent.spool import Bounds, Spool, SpoolUnavailable
@@ -123,6 +125,31 @@ def spool(path: Path, url: str, token_file: Path | None, json_: bool) -> None:
     _finish(outcome, path, False, json_)
 
 
+@replay.command()
+@click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--server", default="", help="Name of the server in the fleet; as recorded if not given.")
+@click.option("--step", "step_s", type=float, help="Length of a window in seconds; as recorded if not given.")
+@to_collector
+@with_token
+@as_json
+def readings(path: Path, server: str, step_s: float | None, url: str, token_file: Path | None, json_: bool) -> None:  # noqa: PLR0913, PLR0917 # one argument an option
+    """Play what `joulefleet agent record` kept through the agent's own cutting, on the recording's clocks."""
+    with _told_plainly():
+        recording = RecordedReadings(path)
+        began = recording.began
+        identity = msgspec.structs.replace(began.identity, server=server or began.identity.server)
+        step_ns = check_step(s_to_ns(step_s)) if step_s is not None else began.step_ns
+        timeline = timeline_of([path], {"server": identity.server, "step_ns": step_ns})
+        place = _spool_of(timeline)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(place):
+            _remove(place)
+            with Spool(place, REPLAY_BOUNDS) as spool:
+                uplink = _uplink(url, token_file, spool)
+                outcome = replay_readings(recording, spool, uplink, identity, step_ns, timeline, _progress(json_))
+    _finish(outcome, place, True, json_)
+
+
 def _replay(  # noqa: PLR0913, PLR0917 # what the commands have in common
     use: str,
     table: dict[str, Any],
@@ -168,8 +195,7 @@ def _progress(quiet: bool) -> Progress:
 def _finish(outcome: Outcome, spool: Path, ours: bool, json_: bool) -> None:
     """Say what was done; a spool of our own that has been delivered whole is taken away."""
     if ours and not outcome.refused and not outcome.lost:
-        for name in (str(spool), f"{spool}-wal", f"{spool}-shm"):
-            Path(name).unlink(missing_ok=True)
+        _remove(spool)
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(outcome), indent=2).decode())
         return
@@ -190,6 +216,11 @@ def _finish(outcome: Outcome, spool: Path, ours: bool, json_: bool) -> None:
         raise click.ClickException(f"the collector refused windows for good: {refused}; they are kept in {spool}")
 
 
+def _remove(spool: Path) -> None:
+    for name in (str(spool), f"{spool}-wal", f"{spool}-shm"):
+        Path(name).unlink(missing_ok=True)
+
+
 def _utc(at_ns: int) -> str:
     return datetime.fromtimestamp(ns_to_s(at_ns), UTC).strftime("%Y-%m-%d %H:%M:%S")
 
@@ -201,7 +232,7 @@ class _told_plainly:  # noqa: N801 # reads as a sentence where it is used
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ConfigError | SourceUnavailable | BadRecording | ValueError | OSError):
+        if isinstance(error, ConfigError | SourceUnavailable | BadRecording | BadReadings | ValueError | OSError):
             raise Mendable(str(error)) from error
         if isinstance(error, CollectorSilent | SpoolUnavailable):
             raise click.ClickException(str(error)) from error

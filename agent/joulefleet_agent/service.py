@@ -94,7 +94,10 @@ class Agent:
         return self.exit_code
 
     def _take_waiting(self) -> None:
-        waiting = [self._events.get_nowait() for _ in range(self._events.qsize())]
+        self.take_all([self._events.get_nowait() for _ in range(self._events.qsize())])
+
+    def take_all(self, waiting: Sequence[Event]) -> None:
+        """What the sources said since the last beat."""
         # What opened comes first: declared before any reading is fed, each source counts from its own first reading;
         # after one, it would count from the next edge on.
         for event in sorted(waiting, key=lambda one: not isinstance(one, Opened)):
@@ -123,8 +126,8 @@ class Agent:
                 LOG.error("source %s: %s; this process ends, to be started again", event.source, event.reason)
                 self.exit_code = EXIT_AGAIN
 
-    def beat(self) -> None:
-        """Between events: watch for what hangs, follow the clock, close what is settled."""
+    def beat(self) -> int:
+        """Between events: watch for what hangs, follow the clock, close what is settled. Returns windows closed."""
         now_ns = self._clock.now_ns()
         for reader in self._readers.values():
             hung = reader.overdue(self._boot())
@@ -137,8 +140,10 @@ class Agent:
         if abs(now_ns - self._beat_ns) > LEAP_NS:
             self._pipeline.resume(now_ns)
         self._beat_ns = now_ns
-        if self._pipeline.tick(now_ns, self._wall()):
+        closed = self._pipeline.tick(now_ns, self._wall())
+        if closed:
             self.closed.set()
+        return closed
 
     def _at_edge(self) -> None:
         back_ns = self._clock.rebase()

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,9 +14,26 @@ from typing import Any
 import msgspec
 import pytest
 
+from joulefleet_agent.recording import BadReadings, RecordedReadings
+
 COMMAND = (sys.executable, "-m", "joulefleet", "agent")
 WAIT_S = 20
 Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def wait_until(true: Callable[[], bool], within_s: float) -> None:
+    """Wait for a condition, at most so long."""
+    until_s = time.monotonic() + within_s
+    while not _true(true):
+        assert time.monotonic() < until_s, "it never was so"
+        time.sleep(0.05)
+
+
+def _true(true: Callable[[], bool]) -> bool:
+    try:
+        return true()
+    except BadReadings:
+        return False
 
 
 @pytest.fixture
@@ -119,6 +137,22 @@ def test_once_prints_what_every_source_says_and_keeps_nothing(start: Start, tmp_
     assert [one["type"] for one in told["simulated"]] == ["MeterReading"] * 3 + ["WorkReading"]
     assert all(one["at_ns"] > 0 for one in told["simulated"])
     assert not (tmp_path / "spool.db").exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_recording_ends_with_ctrl_c_and_one_that_was_killed_can_be_read(
+    start: Start, tmp_path: Path, how: int
+) -> None:
+    process = start("record", tmp_path / "r", "--config", config(tmp_path))
+    wait_until(lambda: (tmp_path / "r").exists() and len(list(RecordedReadings(tmp_path / "r").heard())) > 5, WAIT_S)
+    process.send_signal(how)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert "Traceback" not in err
+    heard = list(RecordedReadings(tmp_path / "r").heard())
+    assert len(heard) > 5
+    if how == signal.SIGINT:
+        assert f"{tmp_path / 'r'}: " in out and " readings in " in out
+    assert "exists already; name another file" in refused(start("record", tmp_path / "r"))
 
 
 def test_once_says_in_words_what_gives_no_value(start: Start, tmp_path: Path) -> None:

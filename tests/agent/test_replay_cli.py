@@ -10,9 +10,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from joulefleet.delivery import Answer, Rejected
+from joulefleet.describe import Meter
+from joulefleet.reading import MeterReading
 from joulefleet.window import Window
 from joulefleet_agent import replay_cli
+from joulefleet_agent.cutter import Identity
+from joulefleet_agent.listen import Heard
+from joulefleet_agent.recording import Began, RecordingWriter
 from joulefleet_agent.replay_cli import replay
+from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import only_one
 from joulefleet_agent.spool import Bounds, Spool
 
@@ -189,3 +195,31 @@ def test_a_spool_of_a_running_agent_is_left_alone(tmp_path: Path, collector: Any
         result = run("spool", path, "--collector", collector.url)
     assert result.exit_code == 1
     assert "another agent is running on it" in result.output
+
+
+def test_recorded_readings_are_played_with_what_was_recorded_of_the_server(
+    tmp_path: Path, collector: Any, state: Path
+) -> None:
+    began = Began(identity=Identity(server="gpu-17", pool="chat"), step_ns=10_000_000_000)
+    with RecordingWriter(tmp_path / "r", began) as writer:
+        for second in range(31):
+            at_ns = second * 1_000_000_000
+            wall_ns = 1_500_000_000_000_000_000 + at_ns
+            if not second:
+                wall = Meter(id="wall", kind="server", grade="counter", sensor_class="platform")
+                writer.write(Heard(at_ns, wall_ns, Opened("a", (wall,))))
+            said = Said("a", at_ns, (MeterReading(meter="wall", counter_uj=second * 10**8),))
+            writer.write(Heard(at_ns, wall_ns, said))
+    for _ in range(2):
+        result = run("readings", tmp_path / "r", "--collector", collector.url)
+        assert result.exit_code == 0, result.output
+        assert result.output.startswith("3 windows of 30 s, 2017-07-14 02:40:00 to 2017-07-14 02:40:30")
+    assert {(one.server, one.pool, one.step_ns) for one in collector.taken} == {("gpu-17", "chat", 10_000_000_000)}
+    assert (
+        sum(meter.energy_uj for one in {w.key: w for w in collector.taken}.values() for meter in one.meters)
+        == 3 * 10**9
+    )
+    assert list(state.glob("*.db")) == []
+    (tmp_path / "notes").write_text("no recording")
+    wrong = run("readings", tmp_path / "notes", "--collector", collector.url)
+    assert wrong.exit_code == 2 and "not a recording" in wrong.output

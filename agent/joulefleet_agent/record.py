@@ -1,0 +1,72 @@
+"""`joulefleet agent record`: keeps what every source says, raw, so that it can be played through the agent again."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from joulefleet.reading import Failure
+from joulefleet.units import bytes_to_mb, ns_to_s
+from joulefleet_agent.config import AgentConfig, sources_of
+from joulefleet_agent.listen import Heard, listen
+from joulefleet_agent.recording import Began, RecordingWriter
+from joulefleet_agent.sampler import Said
+from joulefleet_agent.service import identity_of
+from joulefleet_agent.sources import configured, on_this_machine
+
+
+class Recorded(msgspec.Struct, kw_only=True):
+    """What a recording holds so far."""
+
+    readings: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    size_mb: float = 0.0
+
+    def __str__(self) -> str:
+        failed = f", {self.failures} without a value" if self.failures else ""
+        return f"{self.readings} readings{failed} in {self.seconds:.0f} s, {self.size_mb:.1f} MB"
+
+
+Told = Callable[[Recorded], None]
+
+
+def said_by(config: AgentConfig, where: str, stop: threading.Event, seconds: float | None) -> Iterator[Heard]:
+    """What the configured sources say, or all of this machine where none is, until told to stop. Raises ConfigError."""
+    return listen(configured(sources_of(config, where) or on_this_machine(), where), stop, seconds)
+
+
+def keep(heard: Iterable[Heard], config: AgentConfig, path: Path, told: Told) -> Recorded:
+    """Write all that is heard to a file, which must not exist yet. Raises OSError."""
+    with RecordingWriter(path, Began(identity=identity_of(config), step_ns=config.step_ns)) as writer:
+        return _keep(heard, writer, told)
+
+
+def _keep(heard: Iterable[Heard], writer: RecordingWriter, told: Told) -> Recorded:
+    so_far, began_ns = Recorded(), -1
+    for one in heard:
+        writer.write(one)
+        began_ns = one.boot_ns if began_ns < 0 else began_ns
+        so_far.seconds, so_far.size_mb = ns_to_s(one.boot_ns - began_ns), bytes_to_mb(writer.size)
+        if isinstance(one.event, Said):
+            failures = sum(isinstance(reading, Failure) for reading in one.event.readings)
+            so_far.failures += failures
+            so_far.readings += len(one.event.readings) - failures
+        told(so_far)
+    return so_far
+
+
+def progress() -> Told:
+    """Shows on a terminal how far a recording is, once a second; nothing elsewhere."""
+    shown_s = -1
+
+    def show(so_far: Recorded) -> None:
+        nonlocal shown_s
+        if int(so_far.seconds) != shown_s:
+            shown_s = int(so_far.seconds)
+            sys.stderr.write(f"\r{so_far} ")
+            sys.stderr.flush()
+
+    return show if sys.stderr.isatty() else lambda _so_far: None
