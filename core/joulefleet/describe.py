@@ -46,6 +46,8 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Kinds of meter whose energy is wholly inside this one's."""
     inside: str = ""
     """Id of the meter of which this one is a part, where the source knows it."""
+    adds_up: bool = False
+    """Whether the meters that name this one as `inside` measure all of its energy together."""
     device: str = ""
     """Identity of the physical thing, equal for two sources that show the same one (a GPU's UUID, a PCI address)."""
     hw_model: str = ""

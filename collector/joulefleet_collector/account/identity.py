@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import msgspec
 
 from joulefleet.describe import Engine, Meter
+from joulefleet.topology import DEVICE_KINDS, rank
 from joulefleet.units import ns_to_s
 from joulefleet.window import MeterWindow, Window
-from joulefleet_collector.account.cover import DEVICE_KINDS, Cover, rank
+from joulefleet_collector.account.cover import Cover
 
 Tags = dict[str, str]
 

@@ -8,7 +8,8 @@ from math import lcm
 import msgspec
 
 from joulefleet.describe import WHOLE, Engine, Meter
-from joulefleet_collector.account.cover import Cover, ancestors
+from joulefleet.topology import ancestors
+from joulefleet_collector.account.cover import Cover
 
 Held = dict[int, Fraction]
 """Reserved part of one thing by number of the engine; together at most 1."""

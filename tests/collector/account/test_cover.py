@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from joulefleet.topology import ancestors, is_coarse
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
 from joulefleet.window import MeterWindow
-from joulefleet_collector.account.cover import Cover, ancestors, covers, is_coarse
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.cover import Cover, covers
+from joulefleet_collector.account.policy import Policy
 
 STEP_NS = s_to_ns(60)
 MODULE = {"kind": "module", "contains": ("accelerator", "cpu_package", "dram")}
@@ -158,3 +161,47 @@ def test_a_server_names_its_known_parts(build: SimpleNamespace) -> None:
 def test_ancestors_of_a_circle_end(build: SimpleNamespace) -> None:
     a, b = build.meter("a", inside="b").meter, build.meter("b", inside="a").meter
     assert ancestors(a, {"a": a, "b": b}) == {"a", "b"}
+
+
+def everything(build: SimpleNamespace, failing: str = "") -> list[MeterWindow]:
+    """One module with its GPU and CPU, seven more boards, another socket, and whatever else shows them."""
+    boards = [f"GPU-{k}" for k in range(8)]
+    powers = {
+        **{board: (500.0, {"device": board, "inside": "module" if board == "GPU-0" else ""}) for board in boards},
+        **{f"{board}/mig-1": (500.0, {"device": board, "inside": board}) for board in boards},
+        **{f"dcgm:{board}": (498.0, {"device": board, "grade": "integrated"}) for board in boards},
+        "module": (620.0, MODULE),
+        "grace": (90.0, {"kind": "cpu_package", "grade": "integrated", "inside": "module"}),
+        "package-1": (200.0, {"kind": "cpu_package", "device": "socket-1"}),
+        "perf-1": (200.0, {"kind": "cpu_package", "device": "socket-1", "sensor_class": "platform"}),
+        "core-1": (150.0, {"kind": "cpu_core", "inside": "package-1"}),
+        "dram-1": (50.0, {"kind": "dram"}),
+        "psys": (270.0, {"kind": "psys", "contains": ("cpu_package", "dram")}),
+        "bmc": (4_900.0, {"kind": "server", "grade": "integrated", "sensor_class": "platform"}),
+        "outlet": (5_000.0, {"kind": "server", "grade": "integrated", "sensor_class": "reference"}),
+        "feed-a": (2_500.0, {"kind": "server", "grade": "integrated", "inside": "outlet"}),
+        "feed-b": (2_500.0, {"kind": "server", "grade": "integrated", "inside": "outlet"}),
+        "chassis": (40_000.0, {"kind": "enclosure", "contains": ("server",)}),
+    }
+    # The socket's DRAM says where it is, or it would be taken to be the module's.
+    powers["dram-1"][1]["inside"] = "psys"
+    return [
+        build.meter(name, power_w * 60, covered_s=0 if name == failing else 60, **declared)
+        for name, (power_w, declared) in powers.items()
+    ]
+
+
+def test_a_server_with_everything_at_once_counts_each_joule_once(build: SimpleNamespace) -> None:
+    engine = build.engine("e", ["GPU-0", "GPU-1"], [build.work(output_tokens=1_000)])
+    rows = account(build.window(everything(build), [engine]), Policy())
+    powers_w = {"accelerator": 8 * 500, "compute": 7 * 500 + 620 + 200 + 50, "server": 5_000}
+    for boundary, power_w in powers_w.items():
+        ledger = build.find(rows, "ledger", boundary=boundary)
+        assert (ledger["metered_j"], ledger["residual_uj"]) == (power_w * 60, 0)
+    assert build.find(rows, "ledger", boundary="server")["other_j"] == (5_000 - powers_w["compute"]) * 60
+
+
+def test_a_meter_that_misses_one_window_moves_no_boundary(build: SimpleNamespace) -> None:
+    usual = chosen(*everything(build))
+    for failing in everything(build):
+        assert chosen(*everything(build, failing.meter.id)) == usual
