@@ -52,9 +52,24 @@ def steps_to_uj(steps: int, step_j: Fraction) -> int:
     return steps * step_j.numerator * UJ_PER_J // step_j.denominator
 
 
+def wh_to_uj(watt_hours: float) -> int:
+    """Watt-hours to microjoules, rounded to the nearest."""
+    return round(watt_hours * J_PER_WH * UJ_PER_J)
+
+
+def kwh_to_uj(kilowatt_hours: float) -> int:
+    """Kilowatt-hours to microjoules, rounded to the nearest."""
+    return round(kilowatt_hours * J_PER_WH * 1_000 * UJ_PER_J)
+
+
 def w_to_mw(watts: float) -> int:
     """Watts to milliwatts, rounded to the nearest."""
     return round(watts * 1_000)
+
+
+def kw_to_mw(kilowatts: float) -> int:
+    """Kilowatts to milliwatts, rounded to the nearest."""
+    return round(kilowatts * 1_000_000)
 
 
 def mw_to_w(milliwatts: float) -> float:

@@ -1,10 +1,6 @@
 """The public face: what an author of a source may rely on."""
 
-from pathlib import Path
-
 import joulefleet
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_public_names_are_these() -> None:

@@ -22,7 +22,10 @@ def test_known_values() -> None:
     assert units.mj_to_uj(3) == 3_000
     assert units.steps_to_uj(2**32 * 7 + 2**31, Fraction(1, 2**32)) == 7_500_000
     assert units.steps_to_uj(3, Fraction(1, 7)) == 428_571, "rounded down"
+    assert units.wh_to_uj(0.24) == 864_000_000
+    assert units.kwh_to_uj(0.1) == 360_000_000_000
     assert units.w_to_mw(0.4127) == 413
+    assert units.kw_to_mw(2.5) == 2_500_000
     assert units.mw_to_w(412_340) == 412.34
     assert units.mw_ns_to_uj(700_000 * 10**9) == 700_000_000, "700 W for 1 s is 700 J"
     assert units.uj_over_ns_to_mw(700_000_000, 10**9) == 700_000
