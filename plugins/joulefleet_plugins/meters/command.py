@@ -26,6 +26,7 @@ from joulefleet_plugins.meters.output import (
     check,
     longest_ns,
     meter_of,
+    meters_of,
     read_all,
 )
 from joulefleet_plugins.meters.process import CommandFailed, Line, Lines, run
@@ -88,7 +89,7 @@ class Samples:
 
     def __init__(self, tool: Tool, bound: Sequence[Bound], period_ns: int, now_ns: Callable[[], int] = time.time_ns):
         """`now_ns` is the wall clock, to which times in the output are compared."""
-        self.declares: tuple[Meter | Engine, ...] = _meters(bound)
+        self.declares: tuple[Meter | Engine, ...] = meters_of(bound)
         self.period_ns = period_ns
         self.deadline_ns = s_to_ns(tool.timeout_s) + AFTER_TIMEOUT_NS
         self._tool = tool
@@ -118,14 +119,14 @@ class Stream:
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`now_ns` is the wall clock, `clock_ns` one that nobody sets. Raises CommandFailed."""
-        self.declares: tuple[Meter | Engine, ...] = _meters(bound)
+        self.declares: tuple[Meter | Engine, ...] = meters_of(bound)
         self.period_ns = period_ns
         self._tool = tool
         self._bound = bound
         self._now_ns = now_ns
         self._clock_ns = clock_ns
         self._lines = Lines(tool.argv, tool.environment, clock_ns)
-        self._heard_ns = {meter.id: 0 for meter in _meters(bound)}
+        self._heard_ns = {meter.id: 0 for meter in meters_of(bound)}
 
     def read(self) -> list[Reading]:
         """What came since the last read, and a failure for each meter of which nothing came for too long."""
@@ -150,7 +151,7 @@ class Stream:
 
     def _stale(self) -> list[Failure]:
         now_ns = self._clock_ns()
-        meters = _meters(self._bound)
+        meters = meters_of(self._bound)
         begun_ns = self._lines.started_ns
         silent = [one.id for one in meters if now_ns - max(self._heard_ns[one.id], begun_ns) > longest_ns(one)]
         if len(silent) == len(meters):
@@ -163,10 +164,6 @@ def _aged(reading: Reading, by_ns: int) -> Reading:
     if isinstance(reading, MeterReading):
         return msgspec.structs.replace(reading, age_ns=reading.age_ns + by_ns)
     return reading
-
-
-def _meters(bound: Sequence[Bound]) -> tuple[Meter, ...]:
-    return tuple(meter for one in bound for meter in one.meters.values())
 
 
 def _tool(config: ExecConfig, environ: Mapping[str, str]) -> Tool:

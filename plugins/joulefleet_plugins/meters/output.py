@@ -193,7 +193,7 @@ def asks(tables: Sequence[MeterTable]) -> bool:
 def bind(tables: Sequence[MeterTable], output: Output | None, period_ns: int) -> tuple[Bound, ...]:
     """The meters that these tables tell of. Raises BadOutput where the output should say which, and does not."""
     found = tuple(_bound(table, things(table, output) if output else [], period_ns) for table in tables)
-    ids = [meter.id for one in found for meter in one.meters.values()]
+    ids = [meter.id for meter in meters_of(found)]
     if len(set(ids)) < len(ids):
         raise BadOutput("ambiguous", f"two meters would bear one id: {', '.join(sorted(ids))}")
     return found
@@ -305,10 +305,13 @@ def read_all(bound: Sequence[Bound], output: Output, now_ns: int) -> list[Readin
         return [Failure(subject="", code=error.code, detail=error.detail)]
     absent = "the output does not tell of it"
     return [
-        readings.get(meter.id, Failure(subject=meter.id, code="no_value", detail=absent))
-        for part in bound
-        for meter in part.meters.values()
+        readings.get(meter.id, Failure(subject=meter.id, code="no_value", detail=absent)) for meter in meters_of(bound)
     ]
+
+
+def meters_of(bound: Sequence[Bound]) -> tuple[Meter, ...]:
+    """All meters that are told of, in the order of their tables."""
+    return tuple(meter for one in bound for meter in one.meters.values())
 
 
 def meter_of(reading: Reading) -> str:

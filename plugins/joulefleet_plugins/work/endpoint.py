@@ -1,13 +1,15 @@
 """Asks one HTTP server for a page, over a connection that is kept open between two questions."""
 
 import http.client
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
+PAGE = {"Accept": "text/plain;version=0.0.4, */*;q=0.1"}
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # A server closes a connection that was idle (uvicorn: after 5 s), just when it is asked again.
 STALE = (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
@@ -41,20 +43,28 @@ class Endpoint:
     """The server at one scheme, host and port. For one thread only."""
 
     def __init__(
-        self, origin: tuple[str, str, int], timeout_s: float, now_s: Callable[[], float] = time.monotonic
+        self,
+        origin: tuple[str, str, int],
+        timeout_s: float,
+        now_s: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        """`tls` says which certificates are trusted; those of the system if it is None."""
         scheme, host, port = origin
-        connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
         self.origin = origin
         self._timeout_s = timeout_s
         self._now_s = now_s
-        self._connection = connect(host, port, timeout=timeout_s)
+        self._connection = (
+            http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls)
+            if scheme == "https"
+            else http.client.HTTPConnection(host, port, timeout=timeout_s)
+        )
 
-    def get(self, target: str) -> Body:
+    def get(self, target: str, headers: Mapping[str, str] = PAGE) -> Body:
         """What the server has under a path; takes at most twice the timeout. Raises NoAnswer."""
         until_s = self._now_s() + self._timeout_s
         try:
-            with self._ask(target, until_s) as response:
+            with self._ask(target, headers, until_s) as response:
                 return self._read(response, until_s)
         except BaseException as error:
             # Half an answer may still be on its way: this connection must not be used again.
@@ -67,18 +77,18 @@ class Endpoint:
                 raise NoAnswer("scrape_failed", f"{host_and_port(self.origin)}: {_words(error)}") from error
             raise
 
-    def _ask(self, target: str, until_s: float) -> http.client.HTTPResponse:
+    def _ask(self, target: str, headers: Mapping[str, str], until_s: float) -> http.client.HTTPResponse:
         was_open = self._connection.sock is not None
         try:
-            return self._ask_once(target, until_s)
+            return self._ask_once(target, headers, until_s)
         except STALE:
             if not was_open:
                 raise
             self._connection.close()
-            return self._ask_once(target, until_s)
+            return self._ask_once(target, headers, until_s)
 
-    def _ask_once(self, target: str, until_s: float) -> http.client.HTTPResponse:
-        self._connection.request("GET", target, headers={"Accept": "text/plain;version=0.0.4, */*;q=0.1"})
+    def _ask_once(self, target: str, headers: Mapping[str, str], until_s: float) -> http.client.HTTPResponse:
+        self._connection.request("GET", target, headers=dict(headers))
         self._connection.sock.settimeout(self._left_s(until_s))
         return self._connection.getresponse()
 
@@ -111,7 +121,10 @@ def split(url: str) -> tuple[tuple[str, str, int], str]:
         port = parts.port
     except ValueError as error:
         raise BadUrl(f"{url!r}: {error}") from error
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.username is not None:
+    if parts.username is not None:
+        # It is not told: there may be a password in it.
+        raise BadUrl("a URL here holds no user and no password")
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise BadUrl(f"{url!r} is not like http://127.0.0.1:8000/metrics")
     if not url.isascii() or not url.isprintable() or " " in url or not _is_host(parts.hostname):
         raise BadUrl(f"{url!r} has characters or a name that no URL may have")

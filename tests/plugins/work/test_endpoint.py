@@ -218,6 +218,12 @@ def test_urls_that_are_none(url: str) -> None:
         split(url)
 
 
+def test_a_password_in_a_url_is_not_told() -> None:
+    with pytest.raises(BadUrl) as raised:
+        split("http://user:hunter2@a/")
+    assert "hunter2" not in str(raised.value)
+
+
 def test_host_and_port_as_in_a_url() -> None:
     assert host_and_port(("http", "a", 80)) == "a:80"
     assert host_and_port(("http", "::1", 8000)) == "[::1]:8000"
