@@ -15,35 +15,31 @@ class KeptFile:
     """One file by its descriptor: to open it for each read would cost ten times as much."""
 
     def __init__(self, find: Callable[[], Path]) -> None:
-        """`find` tells where the file is now, since numbers in the tree change. Raises OSError where it is not."""
+        """`find` tells where the file is now, since numbers in the tree change; it is opened at the first read."""
         self._find = find
         self._file: FileIO | None = None
         self.life = 0
-        """Changes when the driver made the file anew: the number of its inode."""
-        self._open()
+        """Changes when the driver made the file anew: the number of its inode. 0 before the first read."""
 
     def text(self) -> str:
         """What it says now, without the line's end. Raises OSError, and ValueError where it is no text."""
         try:
-            return self._read()
+            return self._read(self._file or self._open())
         except OSError:
             self._close()
-            self._open()
-            return self._read()
+            return self._read(self._open())
 
     def number(self) -> int:
         """The number in it now. Raises OSError, and ValueError where there is none or one below 0."""
         return number_of(self.text())
 
-    def _read(self) -> str:
-        if self._file is None:
-            self._open()
-        assert self._file is not None, "opened above"
-        return os.pread(self._file.fileno(), LONGEST_TEXT, 0).decode("ascii").strip()
+    def _read(self, file: FileIO) -> str:
+        return os.pread(file.fileno(), LONGEST_TEXT, 0).decode("ascii").strip()
 
-    def _open(self) -> None:
+    def _open(self) -> FileIO:
         self._file = self._find().open("rb", buffering=0)
         self.life = os.fstat(self._file.fileno()).st_ino
+        return self._file
 
     def _close(self) -> None:
         if self._file is not None:

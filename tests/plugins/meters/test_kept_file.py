@@ -22,6 +22,7 @@ def test_each_read_tells_the_number_of_now(file: SysfsFile) -> None:
 
 def test_a_file_that_moved_is_found_again_and_lives_on(file: SysfsFile, tmp_path: Path) -> None:
     kept = KeptFile(lambda: next(tmp_path.glob("hwmon*/power1_input")))
+    kept.text()
     life = kept.life
     lose(file.path)
     file.path.parent.rename(tmp_path / "hwmon5")
@@ -30,6 +31,7 @@ def test_a_file_that_moved_is_found_again_and_lives_on(file: SysfsFile, tmp_path
 
 def test_a_file_that_was_made_anew_has_another_life(file: SysfsFile) -> None:
     kept = KeptFile(lambda: file.path)
+    kept.text()
     life = kept.life
     lose(file.path)
     file.path.rename(file.path.with_name("old"))
@@ -61,11 +63,6 @@ def test_text_that_is_no_number_is_a_failed_read(file: SysfsFile, fault: str) ->
 
 def test_a_missing_right_is_told() -> None:
     assert failure("m", PermissionError("no")).code == "permission"
-
-
-def test_a_file_that_is_not_there_cannot_be_kept(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        KeptFile(lambda: tmp_path / "none")
 
 
 def test_what_is_read_once_may_be_missing(file: SysfsFile, tmp_path: Path) -> None:

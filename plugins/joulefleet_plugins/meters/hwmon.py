@@ -1,0 +1,386 @@
+"""Accelerators, CPU packages and power supplies whose drivers tell energy or power under hwmon.
+
+Reads `/sys/class/hwmon/hwmonN/energyM_input` (a counter) or `powerM_average` and `powerM_input` (gauges). What a
+sensor measures is told by ROWS, by the driver's name and the sensor's label; any other can be named in `sensors`.
+
+hwmonN changes when a driver is loaded anew, so that a sensor is known by its driver and the device behind it: its PCI
+address where it has one, which is also its identity. All power supplies are one meter, the server's input, and it is
+absent if one of them is.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
+from joulefleet.units import ms_to_ns, s_to_ns, uw_to_mw, w_to_mw
+from joulefleet_plugins.meters.kept_file import KeptFile, failure, number_in, said
+
+TRIED = "faithful fake"
+ROOT = "/sys/class/hwmon"
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+DEADLINE_NS = s_to_ns(5)
+"""Some answers come from the card's own firmware, which may take a second each."""
+
+VALUE = re.compile(r"((?:energy|power)\d+)_(input|average)")
+PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+INPUTS = ("hwmon-input", "hwmon-input-energy")
+"""Id of the server's input, from gauges and from counters."""
+LIMITS = ("cap_max", "rated_max", "max", "cap")
+"""Files that tell the most that a card may draw, or was set to."""
+
+COUNTER_REFRESH_NS, GAUGE_REFRESH_NS = ms_to_ns(100), s_to_ns(1)
+"""No driver tells how often its sensor makes a value; these are the longest that are likely."""
+RESOLUTION_UJ = 62
+"""The counters' registers have steps of 15 to 61 microjoules."""
+
+SUPPLIES = r"cffps\d?|fsg032|pfe\d+|dps\d+\w*|ipsps1|intel_crps185|crps\d*|y[mh]5?151e"
+"""Power supplies that have a PMBus driver in Linux (ibm-cffps, acbel-fsg032, bel-pfe, ...). Other drivers tell a `pin`
+too, of converters and of hot-swap controllers of a part."""
+CORE_ONLY = "power of the chip's core as its firmware tells it; memory, converters and fans of the card are not in it"
+MODULE_KINDS: tuple[Kind, ...] = ("accelerator", "cpu_package", "cpu_core", "dram")
+
+BOUND_MW: Mapping[Kind, int] = {
+    "accelerator": w_to_mw(2_500),
+    "module": w_to_mw(3_500),
+    "cpu_package": w_to_mw(800),
+    "cpu_core": w_to_mw(800),
+    "dram": w_to_mw(500),
+    "psys": w_to_mw(10_000),
+    "host": w_to_mw(10_000),
+    "server": w_to_mw(30_000),
+    "enclosure": w_to_mw(200_000),
+}
+"""Most power that a thing of this kind can have, used where it tells no limit, or a higher one."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What sensors measure, of the drivers and with the labels that these patterns fit wholly. The first row counts."""
+
+    drivers: str
+    channel: str
+    kind: Kind | None
+    """None for a sensor that is no meter of its own."""
+    label: str = ".*"
+    pci: str = ".*"
+    """Vendor and device."""
+    says: Mapping[str, str] = {}
+    """What other files beside it say."""
+    part_of: bool = False
+    """Whether it is inside the device's first channel of its sort, where there is that."""
+    device: str = ""
+    """Its identity, where that is not the device: `{}` is the number in the label."""
+    contains: tuple[Kind, ...] = ()
+    place: str = ".*"
+    max_mw: int = 0
+    basis: str = ""
+
+
+ROWS = (
+    # The second die of an MI250 has a hwmon too, but the card's power is told by the first: there the cap is 0.
+    Row(drivers="amdgpu", channel="power1", kind=None, pci="0x1002:0x740[8c]", says={"power1_cap": "0"}),
+    Row(drivers="amdgpu", channel="power1", kind="module", pci="0x1002:0x74a0", contains=MODULE_KINDS),
+    # Graphics inside a processor: its power is that of the package.
+    Row(drivers="amdgpu", channel="power1", kind=None, says={"in1_label": "vddnb"}),
+    Row(drivers="amdgpu", channel="power1", kind="accelerator"),
+    Row(drivers="i915|xe", channel="energy1", kind="accelerator"),
+    Row(drivers="i915|xe", channel="energy2", kind="accelerator", part_of=True),
+    Row(drivers="grayskull|wormhole|blackhole", channel=r"power\d+", kind="accelerator", basis=CORE_ONLY),
+    Row(drivers="qaic", channel="power1", kind="accelerator"),
+    Row(drivers="amd_energy", channel=r"energy\d+", kind="cpu_package", label=r"Esocket(\d+)", device="package-{}"),
+    Row(drivers=SUPPLIES, channel=r"power\d+", kind="server", label="pin"),
+)
+
+
+class SensorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sensor that ROWS does not know, named by who has wired it."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    """The driver's, in the file `name`."""
+    kind: Kind
+    label: str = ""
+    """In the file `powerM_label`; any if left out."""
+    place: str = ""
+    """Address of the device behind it (`0000:c1:00.0`, `3-0058`); any if left out."""
+    device: str = ""
+    """Its identity, where another source shows it too."""
+    max_w: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Most power that it can have."""
+
+    @property
+    def row(self) -> Row:
+        """As a row of the table."""
+        return Row(
+            drivers=re.escape(self.name),
+            channel=r"(energy|power)\d+",
+            kind=self.kind,
+            label=re.escape(self.label) or ".*",
+            place=re.escape(self.place) or ".*",
+            device=self.device,
+            max_mw=0 if self.max_w is None else w_to_mw(self.max_w),
+        )
+
+
+class HwmonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The source's part of the agent's config."""
+
+    root: str = ROOT
+    boot_id: str = BOOT_ID
+    """File with the id of this boot, which is the life of the counters."""
+    period_s: Annotated[float, msgspec.Meta(ge=0.1)] = 1.0
+    sensors: tuple[SensorConfig, ...] = ()
+    """Sensors beside those that are known; each counts before the table."""
+
+
+class Sensor(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel of one hwmon."""
+
+    folder: Path
+    driver: str
+    place: str
+    channel: str
+    file: str
+
+    @property
+    def label(self) -> str:
+        """The text beside it; empty where there is none."""
+        return self.beside("label")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first channel of its sort at its device."""
+        first = self.file.replace(self.channel, re.sub(r"\d+", "1", self.channel))
+        return first == self.file or not (self.folder / first).exists()
+
+    @property
+    def id(self) -> str:
+        """Stable over restarts and renumbering."""
+        name = f"{self.driver}-{self.place}" if self.place else self.driver
+        return name if self.is_first else f"{name}/{self.channel}"
+
+    @property
+    def identity(self) -> str:
+        """The card by its PCI address, function 0; a further channel of it is another thing. Empty for no card."""
+        card = re.sub(r"\d$", "0", self.place) if PCI.fullmatch(self.place) else ""
+        return card if self.is_first or not card else f"{card}/{self.channel}"
+
+    @property
+    def pci(self) -> str:
+        """Vendor and device of the card."""
+        return f"{said(self.folder / 'device' / 'vendor')}:{said(self.folder / 'device' / 'device')}"
+
+    @property
+    def hw_model(self) -> str:
+        """Name of the card, or its driver and numbers."""
+        return said(self.folder / "device" / "product_name") or f"{self.driver} {self.pci}".removesuffix(" :")
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter."""
+        return self.channel.startswith("energy")
+
+    @property
+    def told_mw(self) -> int:
+        """The most that files beside it tell; 0 where there is none."""
+        number = self.channel.removeprefix("energy").removeprefix("power")
+        files = [self.folder / f"power{number}_{limit}" for limit in LIMITS]
+        return max(uw_to_mw(number_in(file) or 0) for file in files)
+
+    def beside(self, attribute: str) -> str:
+        """What an attribute of its channel says."""
+        return said(self.folder / f"{self.channel}_{attribute}")
+
+    def fits(self, row: Row) -> bool:
+        """Whether this row is about it."""
+        told = [(row.drivers, self.driver), (row.channel, self.channel), (row.place, self.place)]
+        told += [(row.label, self.label), (row.pci, self.pci)]
+        told += [(pattern, said(self.folder / file)) for file, pattern in row.says.items()]
+        return all(re.fullmatch(pattern, text) for pattern, text in told)
+
+
+class Probe:
+    """One meter: the sensors that make it up, kept open."""
+
+    def __init__(self, meter: Meter, sensors: list[Sensor], root: Path, boot_id: str) -> None:
+        self.meter = meter
+        self._boot_id = boot_id
+        self._files = {sensor.id: KeptFile(_finder(root, sensor)) for sensor in sensors}
+
+    def reading(self) -> Reading:
+        """The sum of its sensors; a Failure where one of them gives no value."""
+        total = 0
+        for sensor, file in self._files.items():
+            try:
+                value = file.number()
+            except (OSError, ValueError) as error:
+                failed = failure(self.meter.id, error)
+                return msgspec.structs.replace(failed, detail=f"{sensor}: {failed.detail}")
+            if value == 0 and self.meter.grade == "integrated":
+                # What is switched on draws power; 0 is what drivers say when they have no value.
+                return Failure(subject=self.meter.id, code="no_value", detail=f"{sensor} says 0 W")
+            total += value
+        if self.meter.grade == "integrated":
+            return MeterReading(meter=self.meter.id, power_mw=uw_to_mw(total))
+        lives = "/".join(str(file.life) for file in self._files.values())
+        return MeterReading(meter=self.meter.id, counter_uj=total, epoch=f"{self._boot_id}/{lives}")
+
+
+class HwmonSource:
+    """All sensors of one tree that are meters."""
+
+    def __init__(self, config: HwmonConfig) -> None:
+        """Raises SourceUnavailable where there is none, or none that may be read."""
+        self.period_ns = s_to_ns(config.period_s)
+        self.deadline_ns = DEADLINE_NS
+        root, boot_id = Path(config.root), said(Path(config.boot_id))
+        there = list(sensors(root))
+        found = _known(there, [*(sensor.row for sensor in config.sensors), *ROWS])
+        if not found:
+            raise _absent(root, there)
+        self._probes = [
+            Probe(_meter(parts, row, self.period_ns), parts, root, boot_id) for parts, row in _together(found)
+        ]
+        self.declares: tuple[Meter | Engine, ...] = tuple(probe.meter for probe in self._probes)
+
+    def read(self) -> list[Reading]:
+        """Every meter once; one that cannot be read gives a Failure."""
+        return [probe.reading() for probe in self._probes]
+
+
+def sensors(root: Path) -> Iterator[Sensor]:
+    """All channels of energy and power under this folder, in the order of devices."""
+    found = [(said(folder / "name"), _place(folder), folder) for folder in root.glob("hwmon*")]
+    for driver, place, folder in sorted(found):
+        channels = {match[1] for file in folder.iterdir() if (match := VALUE.fullmatch(file.name))}
+        for channel in sorted(channels):
+            forms = [f"{channel}_{form}" for form in ("average", "input")]
+            file = next(form for form in forms if (folder / form).exists())
+            yield Sensor(folder=folder, driver=driver, place=place, channel=channel, file=file)
+
+
+def _place(folder: Path) -> str:
+    """PCI address of the device behind this hwmon, or its name; empty where there is none."""
+    device = folder / "device"
+    if not device.exists():
+        return ""
+    path = device.resolve()
+    return next((part for part in reversed(path.parts) if PCI.fullmatch(part)), path.name)
+
+
+def _finder(root: Path, sensor: Sensor) -> Callable[[], Path]:
+    """Where the sensor's file is now, whatever number its hwmon has."""
+
+    def find() -> Path:
+        for folder in root.glob("hwmon*"):
+            if said(folder / "name") == sensor.driver and _place(folder) == sensor.place:
+                return folder / sensor.file
+        raise FileNotFoundError(errno.ENOENT, f"no hwmon of {sensor.driver} {sensor.place}", str(root))
+
+    return find
+
+
+def _known(there: list[Sensor], rows: list[Row]) -> list[tuple[Sensor, Row]]:
+    """The sensors that are meters, with what each is. Raises SourceUnavailable where none may be read."""
+    found, errors = [], []
+    for sensor in there:
+        row = next((row for row in rows if sensor.fits(row)), None)
+        if row is None or row.kind is None:
+            continue
+        error = _error(sensor)
+        # One that fails for now may mend; this error says that the device has no such sensor.
+        if error != errno.EOPNOTSUPP:
+            found.append((sensor, row))
+            errors.append(error)
+    if errors and set(errors) == {errno.EACCES}:
+        file = found[0][0].folder / found[0][0].file
+        raise SourceUnavailable(
+            "permission", f"{file} may not be read", f"let the agent's user read it: {_grant(file)}"
+        )
+    return found
+
+
+def _error(sensor: Sensor) -> int:
+    """The number of the error with which the sensor cannot be read now; 0 where it can."""
+    try:
+        (sensor.folder / sensor.file).read_bytes()
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _grant(file: Path) -> str:
+    return f"chgrp joulefleet {file} && chmod g+r {file}, at each boot by a udev rule or /etc/tmpfiles.d"
+
+
+def _absent(root: Path, there: list[Sensor]) -> SourceUnavailable:
+    if not there:
+        return SourceUnavailable("absent", f"no sensor of energy or power in {root}", "load the driver of the device")
+    names = ", ".join(f"{sensor.driver} {sensor.place} {sensor.label or sensor.channel}" for sensor in there)
+    mend = "name those of them that measure one thing whole in `sensors`, each with its kind"
+    return SourceUnavailable("absent", f"no sensor in {root} is known; there are {names}", mend)
+
+
+def _together(found: list[tuple[Sensor, Row]]) -> Iterator[tuple[list[Sensor], Row]]:
+    """The sensors of each meter: all inputs of the server are one, every other sensor is its own."""
+    inputs: dict[bool, list[Sensor]] = {}
+    for sensor, row in found:
+        if row.kind == "server":
+            inputs.setdefault(sensor.counts, []).append(sensor)
+    for sensor, row in found:
+        if row.kind != "server":
+            yield [sensor], row
+        elif sensor is inputs[sensor.counts][0]:
+            yield inputs[sensor.counts], row
+
+
+def _meter(parts: list[Sensor], row: Row, period_ns: int) -> Meter:
+    assert row.kind is not None, "such rows make no meter"
+    first, is_input = parts[0], row.kind == "server"
+    return Meter(
+        id=INPUTS[first.counts] if is_input else first.id,
+        kind=row.kind,
+        grade="counter" if first.counts else "integrated",
+        sensor_class="platform" if is_input else "onboard",
+        contains=row.contains,
+        inside=_container(first, row),
+        device=_identity(first, row),
+        hw_model="" if is_input else first.hw_model,
+        resolution_uj=RESOLUTION_UJ if first.counts else 0,
+        refresh_ns=COUNTER_REFRESH_NS if first.counts else GAUGE_REFRESH_NS,
+        period_ns=period_ns,
+        max_power_mw=_max_power_mw(parts, row.max_mw, BOUND_MW[row.kind]),
+        current="ac" if is_input else "dc",
+        power_limit_mw=uw_to_mw(number_in(first.folder / "power1_cap") or 0) if first.is_first else 0,
+        basis=row.basis,
+    )
+
+
+def _container(sensor: Sensor, row: Row) -> str:
+    """Id of the meter of the same device in which this one is."""
+    if not row.part_of or sensor.is_first:
+        return ""
+    return sensor.id.removesuffix(f"/{sensor.channel}")
+
+
+def _identity(sensor: Sensor, row: Row) -> str:
+    numbers = re.fullmatch(row.label, sensor.label)
+    named = [int(number) for number in numbers.groups()] if numbers else []
+    return row.device.format(*named) if row.device else ("" if row.kind == "server" else sensor.identity)
+
+
+def _max_power_mw(parts: list[Sensor], given_mw: int, bound_mw: int) -> int:
+    """What was configured, or what all parts tell together, at most the bound; the bound where one tells nothing."""
+    told = [sensor.told_mw for sensor in parts]
+    return given_mw or (min(sum(told), bound_mw) if all(told) else bound_mw)
+
+
+def open(table: dict[str, Any]) -> Source:
+    """All known sensors under hwmon, and those that are named.
+
+    Raises ConfigError, and SourceUnavailable where there are none or they may not be read.
+    """
+    return HwmonSource(typed(table, HwmonConfig, "hwmon"))
