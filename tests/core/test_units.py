@@ -24,6 +24,7 @@ def test_known_values() -> None:
     assert units.steps_to_uj(3, Fraction(1, 7)) == 428_571, "rounded down"
     assert units.wh_to_uj(0.24) == 864_000_000
     assert units.kwh_to_uj(0.1) == 360_000_000_000
+    assert units.wh_to_uj(0.5) == 1_800_000_000
     assert units.w_to_mw(0.4127) == 413
     assert units.kw_to_mw(2.5) == 2_500_000
     assert units.mw_to_w(412_340) == 412.34
