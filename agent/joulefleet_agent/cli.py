@@ -11,12 +11,12 @@ from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.reading import Failure, Reading, WorkReading
 from joulefleet.source import SourceUnavailable
+from joulefleet_agent.calibration import sources_in
 from joulefleet_agent.clock import wall_ns
-from joulefleet_agent.config import AgentConfig, load_config, sources_of
+from joulefleet_agent.config import AgentConfig, load_config
 from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.sampler import Configured, stamped
 from joulefleet_agent.service import run_agent
-from joulefleet_agent.sources import configured
 from joulefleet_agent.spool import SpoolUnavailable
 
 config_file = click.option(
@@ -68,7 +68,7 @@ def once(path: Path, json_: bool) -> None:
     """Read every source once and print what it says; nothing is stored or sent."""
     try:
         config: AgentConfig = load_config(path)
-        said = {one.name: _read_once(one) for one in configured(sources_of(config, str(path)), str(path))}
+        said = {one.name: _read_once(one) for one in sources_in(config, str(path))}
     except ConfigError as error:
         raise Mendable(str(error)) from error
     if json_:
@@ -86,13 +86,14 @@ def once(path: Path, json_: bool) -> None:
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="How long; until Ctrl-C if not given.")
 def record(file: Path, path: Path | None, seconds: float | None) -> None:
     """Keep the raw readings of every source in FILE, for `joulefleet replay readings`; nothing is stored or sent."""
-    from joulefleet_agent.record import keep, progress, said_by  # noqa: PLC0415 - the daemon does without it
+    from joulefleet_agent.record import began, keep, progress, said_by  # noqa: PLC0415 - the daemon does without it
 
     stop = stop_on_signal()
     try:
         config = load_config(path) if path else AgentConfig()
-        heard = said_by(config, str(path or "record"), stop, seconds)
-        click.echo(f"{file}: {keep(heard, config, file, progress())}")
+        where = str(path or "record")
+        heard = said_by(config, where, stop, seconds)
+        click.echo(f"{file}: {keep(heard, began(config, where), file, progress())}")
     except FileExistsError as error:
         raise Mendable(f"{file} exists already; name another file") from error
     except (ConfigError, OSError) as error:

@@ -52,6 +52,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     spool: str = "/var/lib/joulefleet/spool.db"
     spool_bounds: Bounds = msgspec.field(default_factory=Bounds)
     collector: CollectorConfig = msgspec.field(default_factory=CollectorConfig)
+    calibration: str = ""
+    """File of gains that `joulefleet calibrate` wrote; a relative path starts at the folder of this config."""
     sources: list[dict[str, Any]] = []
 
     @property

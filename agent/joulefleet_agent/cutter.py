@@ -237,6 +237,8 @@ class Cutter:
                 facts[f"driver:{meter.id}"] = meter.driver
             if meter.power_limit_mw:
                 facts[f"power_limit_mw:{meter.id}"] = str(meter.power_limit_mw)
+            if meter.calibration:
+                facts[f"calibration:{meter.id}"] = f"{meter.calibration} gain_ppm {meter.gain_ppm}"
         for cut in self.state.engines:
             if cut.version:
                 facts[f"engine:{cut.engine.id}"] = cut.version

@@ -10,7 +10,9 @@ import msgspec
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
+from joulefleet.gain import PPM
 from joulefleet.units import mw_to_w
+from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.config import load_config, sources_of
 from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, agreements_of, probe
 from joulefleet_agent.sources import on_this_machine
@@ -40,8 +42,10 @@ def doctor(path: Path | None, seconds: float, json_: bool) -> None:
 
 def examine(path: Path | None, watch_s: float) -> list[Finding]:
     """Try the sources of a config file, or every one that reads this machine. Raises ConfigError."""
-    sources = sources_of(load_config(path), str(path)) if path else on_this_machine()
-    return probe(sources, str(path or "doctor"), watch_s=watch_s, unasked=path is None)
+    if path is None:
+        return probe(on_this_machine(), "doctor", watch_s=watch_s, unasked=True)
+    config = load_config(path)
+    return probe(sources_of(config, str(path)), str(path), watch_s=watch_s, gains=gains_of(config, str(path)))
 
 
 def report(findings: list[Finding]) -> dict[str, Any]:
@@ -80,7 +84,15 @@ def _cpu(finding: Finding) -> str:
 def _meter(meter: Meter, seen: Seen | None) -> str:
     most = [f"up to {mw_to_w(meter.max_power_mw):.0f} W"] if meter.max_power_mw else []
     basis = [f"rests on {meter.basis}"] if meter.basis else []
-    parts = [meter.hw_model or "unknown model", f"grade {meter.grade}", *most, *basis, *(_course(seen) if seen else ())]
+    gain = [f"gain {meter.gain_ppm / PPM:.4f} (calibration {meter.calibration})"] if meter.calibration else []
+    parts = [
+        meter.hw_model or "unknown model",
+        f"grade {meter.grade}",
+        *most,
+        *basis,
+        *gain,
+        *(_course(seen) if seen else ()),
+    ]
     return f"{_named(meter)}: {', '.join(parts)}"
 
 

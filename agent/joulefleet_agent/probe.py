@@ -2,16 +2,18 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from joulefleet.config import ConfigError
 from joulefleet.describe import Engine, Meter
+from joulefleet.gain import Gain
 from joulefleet.reading import Failure, Reading
 from joulefleet.source import ProcessMustEnd, Source, SourceGone, SourceUnavailable
 from joulefleet.units import ns_to_ms, ns_to_s, s_to_ns
+from joulefleet_agent.calibration import with_gains
 from joulefleet_agent.config import SourceConfig
 from joulefleet_agent.sampler import Configured
 from joulefleet_agent.sources import configured, tried_of
@@ -52,23 +54,22 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.state == READABLE
 
 
-def probe(
+def probe(  # noqa: PLR0913 - how it is tried is told by name
     sources: Sequence[SourceConfig],
     where: str,
     deadline_s: float = DEADLINE_S,
     *,
     watch_s: float = 0.0,
     unasked: bool = False,
+    gains: Mapping[str, Gain] | None = None,
 ) -> list[Finding]:
     """Try every source, all at once, for at most so many seconds together.
 
     Raises ConfigError for a name that no source has, and for a table that a source cannot use; where the sources are
     tried `unasked`, such a one is only told to need configuration.
     """
-    trials = [
-        _Trial(one, used.use, deadline_s, watch_s)
-        for one, used in zip(configured(sources, where), sources, strict=True)
-    ]
+    opened = with_gains(configured(sources, where), gains or {})
+    trials = [_Trial(one, used.use, deadline_s, watch_s) for one, used in zip(opened, sources, strict=True)]
     for trial in trials:
         trial.start()
     until_s = time.monotonic() + deadline_s + watch_s

@@ -9,6 +9,7 @@ import msgspec
 
 from joulefleet.reading import Failure
 from joulefleet.units import bytes_to_mb, ns_to_s
+from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.listen import Heard, listen
 from joulefleet_agent.recording import Began, RecordingWriter
@@ -38,9 +39,15 @@ def said_by(config: AgentConfig, where: str, stop: threading.Event, seconds: flo
     return listen(configured(sources_of(config, where) or on_this_machine(), where), stop, seconds)
 
 
-def keep(heard: Iterable[Heard], config: AgentConfig, path: Path, told: Told) -> Recorded:
+def began(config: AgentConfig, where: str) -> Began:
+    """Whose readings they are. Raises ConfigError."""
+    gains = tuple(gains_of(config, where).values())
+    return Began(identity=identity_of(config), step_ns=config.step_ns, gains=gains)
+
+
+def keep(heard: Iterable[Heard], begun: Began, path: Path, told: Told) -> Recorded:
     """Write all that is heard to a file, which must not exist yet. Raises OSError."""
-    with RecordingWriter(path, Began(identity=identity_of(config), step_ns=config.step_ns)) as writer:
+    with RecordingWriter(path, begun) as writer:
         return _keep(heard, writer, told)
 
 

@@ -15,6 +15,7 @@ import msgspec
 import zstandard
 
 from joulefleet.describe import Engine, Meter
+from joulefleet.gain import Gain
 from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
 from joulefleet.units import NS_PER_S
 from joulefleet_agent.cutter import Identity
@@ -40,6 +41,8 @@ class Began(msgspec.Struct, frozen=True, kw_only=True):
     identity: Identity
     step_ns: int
     """Length of this server's windows."""
+    gains: tuple[Gain, ...] = ()
+    """Calibrations that held; the readings are raw."""
 
 
 class Telling(msgspec.Struct, frozen=True, array_like=True):

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 
+from joulefleet.gain import Scaler
 from joulefleet.reading import Failure
 from joulefleet.units import s_to_ns
 from joulefleet_agent.clock import AgentClock, wall_ns
@@ -12,7 +13,7 @@ from joulefleet_agent.listen import Heard
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.recording import RecordedReadings
 from joulefleet_agent.replay import SEND_FROM, Outcome, Progress, delivered
-from joulefleet_agent.sampler import Said
+from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import BEAT_S, Agent
 from joulefleet_agent.spool import Spool
 from joulefleet_agent.uplink import Uplink
@@ -56,7 +57,7 @@ def replay_readings(  # noqa: PLR0913, PLR0917 # the parts of one way
     # A clock that was set back while it was recorded begins a new timeline, the same one at every replay.
     chance = random.Random(timeline)  # noqa: S311 - no secret
     pipeline = Pipeline(spool, identity, step_ns, timeline, new_timeline=lambda: chance.getrandbits(32))
-    for now_ns, closed in played(recording.heard(), pipeline, step_ns, outcome):
+    for now_ns, closed in played(calibrated(recording), pipeline, step_ns, outcome):
         outcome.windows += closed
         told(outcome.windows, now_ns)
         if sending and spool.depth()[0] >= SEND_FROM:
@@ -82,6 +83,20 @@ def played(heard: Iterable[Heard], pipeline: Pipeline, step_ns: int, outcome: Ou
             _count(one, outcome)
         outcome.until_ns = max(outcome.until_ns, clock.now_ns())
         yield clock.now_ns(), closed
+
+
+def calibrated(recording: RecordedReadings) -> Iterator[Heard]:
+    """What was heard, in the scale of the calibrations that held."""
+    scaler = Scaler({one.meter: one for one in recording.began.gains})
+    for heard in recording.heard():
+        match heard.event:
+            case Opened() as event:
+                yield Heard(heard.boot_ns, heard.wall_ns, Opened(event.source, scaler.declared(event.declares)))
+            case Said() as event:
+                said = Said(event.source, event.boot_ns, scaler.said(event.readings))
+                yield Heard(heard.boot_ns, heard.wall_ns, said)
+            case _:
+                yield heard
 
 
 def beats(heard: Iterable[Heard]) -> Iterator[list[Heard]]:

@@ -74,6 +74,10 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Parts of it that have a name of their own and no meter: an engine that names one holds that part of this."""
     slots: int = 0
     """How many equal slots the slices are made of."""
+    gain_ppm: int = 1_000_000
+    """What its joules were multiplied with when it was calibrated, in parts per million."""
+    calibration: str = ""
+    """Version of that calibration; empty where there was none."""
     simulated: bool = False
 
 

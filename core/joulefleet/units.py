@@ -32,6 +32,11 @@ def us_to_ns(microseconds: int) -> int:
     return microseconds * 1_000
 
 
+def minutes_to_s(minutes: float) -> float:
+    """Minutes to seconds."""
+    return minutes * 60
+
+
 def j_to_uj(joules: float) -> int:
     """Joules to microjoules, rounded to the nearest."""
     return round(joules * UJ_PER_J)
