@@ -42,13 +42,14 @@ class MeterTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Regular expression, found in the text as often as it stands there (`^` and `$` are ends of a line)."""
     json: dict[str, str] = {}
     """JSON pointers (RFC 6901) by name of the value."""
-    each: str = ""
+    each: str | None = None
     """JSON pointer of a list or an object with one thing in each place; the other pointers begin there."""
     ids: tuple[str, ...] = ()
     """Which ids the output tells; without them it is asked once when the source is opened."""
     max_power_w: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Rated maximum of one meter, against which readings are judged; else `power_limit_w` of the output."""
     hw_model: str = ""
+    """Used where the output does not tell it, as is `device`."""
     device: str = ""
     basis: str = ""
     contains: tuple[Kind, ...] = ()
@@ -121,12 +122,12 @@ def _wrong(table: MeterTable) -> Iterator[tuple[str, str]]:
         yield "max_power_w", "say the most that it can draw: readings are judged against it"
     if table.ids and "id" not in names:
         yield "ids", "the output tells no `id` by which they could be told apart"
-    if (table.each and not table.json) or any(pointer[:1] not in ("", "/") for pointer in _pointers(table)):
+    if (table.each is not None and not table.json) or any(pointer[:1] not in ("", "/") for pointer in _pointers(table)):
         yield "json", 'a JSON pointer is empty or begins with "/"'
 
 
 def _pointers(table: MeterTable) -> list[str]:
-    return [table.each, *table.json.values()]
+    return [table.each or "", *table.json.values()]
 
 
 def things(table: MeterTable, output: Output) -> Things:
@@ -134,11 +135,17 @@ def things(table: MeterTable, output: Output) -> Things:
     if not table.json:
         found = re.finditer(table.pattern, output.text, re.MULTILINE)
         return [{name: value for name, value in one.groupdict().items() if value is not None} for one in found]
-    places = at(output.document, table.each)
-    if isinstance(places, dict) and table.each:
-        places = list(places.values())
-    told = [_looked_up(table.json, place) for place in (places if table.each else [places])] if places else []
+    told = [_looked_up(table.json, place) for place in _places(output.document, table.each)]
     return [one for one in told if one]
+
+
+def _places(document: Any, each: str | None) -> list[Any]:
+    if each is None:
+        return [document]
+    found = at(document, each)
+    if isinstance(found, dict):
+        return list(found.values())
+    return found if isinstance(found, list) else []
 
 
 def _looked_up(pointers: Mapping[str, str], place: Any) -> dict[str, Any]:
@@ -223,7 +230,7 @@ def _meter(table: MeterTable, told_id: str, told: Mapping[str, Any], period_ns: 
         contains=table.contains,
         inside=table.inside,
         device=str(told.get("device", table.device)),
-        hw_model=table.hw_model or str(told.get("hw_model", "")),
+        hw_model=str(told.get("hw_model", table.hw_model)),
         resolution_uj=j_to_uj(table.resolution_j) if counters and table.resolution_j else step_uj,
         refresh_ns=s_to_ns(table.refresh_s) if table.refresh_s else period_ns,
         period_ns=period_ns,

@@ -95,6 +95,15 @@ def test_each_thing_in_an_object_is_a_meter() -> None:
     assert [one.power_mw for one in read(keys, told, told) if isinstance(one, MeterReading)] == [5_000, 6_000]
 
 
+def test_the_whole_document_may_be_the_list() -> None:
+    keys = {"id": "card", "each": "", "json": {"id": "/n", "power_w": "/w"}}
+    told = output([{"n": 1, "w": 5}, {"n": 2, "w": 6}])
+    assert [one.id for one in meters(bound(keys, told))] == ["card-1", "card-2"]
+    for other in ({}, [], 5, "text", {"n": 1, "w": 5}, None):
+        with pytest.raises(BadOutput):
+            bound(keys, output(other))
+
+
 def test_a_card_that_fails_or_goes_hurts_no_other() -> None:
     assert read(CARDS, two_cards(second="N/A"), two_cards())[0] == read(CARDS, two_cards(), two_cards())[0]
     assert code(read(CARDS, two_cards(second="N/A"), two_cards())[1:]) == "no_value"
