@@ -205,12 +205,15 @@ def _names(there: list[Place]) -> str:
 
 def _rail_meter(rail: Rail, socket: int, there: set[tuple[str, int]], place: Place, period_ns: int) -> Meter:
     is_part = (rail.inside, socket) in there
+    # Of several modules none holds all accelerators; the sockets in it name it by id.
+    several = len({number for _, number in there}) > 1
     device = rail.device if is_part else rail.alone or rail.device
     return _meter(
         place,
         rail,
         period_ns,
         id=f"acpi-{rail.name}-{socket}",
+        contains=() if several and rail.kind == "psys" else rail.contains,
         inside=f"acpi-{rail.inside}-{socket}" if is_part else "",
         device=device.format(socket),
         sensor_class="onboard",
@@ -222,7 +225,6 @@ def _meter(place: Place, rail: Rail, period_ns: int, **more: Any) -> Meter:
     return Meter(
         kind=rail.kind,
         grade="integrated",
-        contains=rail.contains,
         hw_model=said(place.folder / "power1_model_number"),
         refresh_ns=ms_to_ns(place.number("power1_average_interval")) or USUAL_INTERVAL_NS,
         period_ns=period_ns,

@@ -86,6 +86,13 @@ def test_the_rails_of_a_socket_lie_in_one_another(two_sockets: AcpiPower) -> Non
     )
 
 
+def test_a_module_holds_all_accelerators_only_where_it_is_the_only_one(tree: AcpiPower) -> None:
+    tree.add(0, "Module Power Socket 0", 900 * W)
+    assert "accelerator" in meters(tree.open())["acpi-module-0"].contains
+    tree.add(1, "Module Power Socket 1", 900 * W)
+    assert {one.contains for one in meters(tree.open()).values()} == {()}
+
+
 def test_boundaries_take_the_sockets_once_beside_boards_and_modules_of_other_sources(two_sockets: AcpiPower) -> None:
     rails = meters(two_sockets.open()).values()
     board: dict[str, Any] = {"grade": "counter", "sensor_class": "onboard"}
