@@ -1,6 +1,7 @@
 """A file of sysfs that is opened once, read many times, and found again when its driver was loaded anew."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from io import FileIO
@@ -9,6 +10,8 @@ from pathlib import Path
 from joulefleet import Failure
 
 LONGEST_TEXT = 256
+OF_THE_SENSOR = (errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.EREMOTEIO)
+"""Errors with which a driver passes on that its device did not answer; to ask again at once would take as long again."""
 
 
 class KeptFile:
@@ -25,7 +28,9 @@ class KeptFile:
         """What it says now, without the line's end. Raises OSError, and ValueError where it is no text."""
         try:
             return self._read(self._file or self._open())
-        except OSError:
+        except OSError as error:
+            if error.errno in OF_THE_SENSOR:
+                raise
             self._close()
             return self._read(self._open())
 

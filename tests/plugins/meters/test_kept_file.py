@@ -1,5 +1,7 @@
 """A kept file is read by its descriptor, and found where it is now when that goes bad."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,23 @@ def test_a_file_that_cannot_be_read_raises_until_it_can(file: SysfsFile, fault: 
         assert failure("m", raised.value).code == code
     file.mend()
     assert kept.number() == 41
+
+
+@pytest.mark.parametrize(("number", "asked"), [(errno.ETIMEDOUT, 1), (errno.ENODEV, 2)])
+def test_a_device_that_does_not_answer_is_not_asked_twice(
+    file: SysfsFile, monkeypatch: pytest.MonkeyPatch, number: int, asked: int
+) -> None:
+    kept = KeptFile(lambda: file.path)
+    asks: list[int] = []
+
+    def refuse(descriptor: int, _size: int, _offset: int) -> bytes:
+        asks.append(descriptor)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("joulefleet_plugins.meters.kept_file.os.pread", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        kept.text()
+    assert len(asks) == asked
 
 
 @pytest.mark.parametrize("fault", ["rubbish", "empty", "nan", "negative"])
