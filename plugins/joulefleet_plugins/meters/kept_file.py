@@ -11,7 +11,7 @@ from joulefleet import Failure
 
 LONGEST_TEXT = 256
 OF_THE_SENSOR = (errno.EIO, errno.EBUSY, errno.EAGAIN, errno.ETIMEDOUT, errno.EREMOTEIO)
-"""Errors with which a driver passes on that its device did not answer; to ask again at once would take as long again."""
+"""Errors by which a driver passes on that its device did not answer; to ask again at once would take as long again."""
 
 
 class KeptFile:
