@@ -42,7 +42,11 @@ SUPPLIES = r"cffps\d?|fsg032|pfe\d+|dps\d+\w*|ipsps1|intel_crps185|crps\d*|y[mh]
 """Power supplies that have a PMBus driver in Linux (ibm-cffps, acbel-fsg032, bel-pfe, ...). Other drivers tell a `pin`
 too, of converters and of hot-swap controllers of a part."""
 CORE_ONLY = "power of the chip's core as its firmware tells it; memory, converters and fans of the card are not in it"
-MODULE_KINDS: tuple[Kind, ...] = ("accelerator", "cpu_package", "cpu_core", "dram")
+HELD: Mapping[Kind, tuple[Kind, ...]] = {
+    "module": ("accelerator", "cpu_package", "cpu_core", "dram"),
+    "psys": ("cpu_package", "cpu_core", "dram"),
+}
+"""Kinds that are inside one of this kind."""
 
 BOUND_MW: Mapping[Kind, int] = {
     "accelerator": w_to_mw(2_500),
@@ -74,7 +78,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is inside the device's first channel of its sort, where there is that."""
     device: str = ""
     """Its identity, where that is not the device: `{}` is the number in the label."""
-    contains: tuple[Kind, ...] = ()
     place: str = ".*"
     max_mw: int = 0
     basis: str = ""
@@ -83,7 +86,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 ROWS = (
     # The second die of an MI250 has a hwmon too, but the card's power is told by the first: there the cap is 0.
     Row(drivers="amdgpu", channel="power1", kind=None, pci="0x1002:0x740[8c]", says={"power1_cap": "0"}),
-    Row(drivers="amdgpu", channel="power1", kind="module", pci="0x1002:0x74a0", contains=MODULE_KINDS),
+    Row(drivers="amdgpu", channel="power1", kind="module", pci="0x1002:0x74a0"),
     # Graphics inside a processor: its power is that of the package.
     Row(drivers="amdgpu", channel="power1", kind=None, says={"in1_label": "vddnb"}),
     Row(drivers="amdgpu", channel="power1", kind="accelerator"),
@@ -345,7 +348,7 @@ def _meter(parts: list[Sensor], row: Row, period_ns: int) -> Meter:
         kind=row.kind,
         grade="counter" if first.counts else "integrated",
         sensor_class="platform" if is_input else "onboard",
-        contains=row.contains,
+        contains=HELD.get(row.kind, ()),
         inside=_container(first, row),
         device=_identity(first, row),
         hw_model="" if is_input else first.hw_model,

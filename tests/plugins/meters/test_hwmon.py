@@ -52,7 +52,7 @@ def failures(source: Source) -> dict[str, str]:
 
 @pytest.mark.parametrize("file", ["power1_average", "power1_input"])
 def test_an_amd_board_tells_its_power_in_one_of_two_files(tree: Hwmon, file: str) -> None:
-    limits = {"power1_cap": 700 * W, "power1_cap_max": 750 * W}
+    limits: dict[str, Any] = {"power1_cap": 700 * W, "power1_cap_max": 750 * W}
     board = tree.sensor(2, "amdgpu", "0000:c1:00.0", file, 94 * W, pci="0x1002:0x74a1", power1_label="PPT", **limits)
     source = tree.open()
     assert meters(source) == {
@@ -83,7 +83,7 @@ def test_a_card_is_one_thing_whatever_function_tells_of_it(tree: Hwmon) -> None:
 
 
 def test_the_second_die_of_a_board_and_graphics_in_a_processor_are_no_meters(tree: Hwmon) -> None:
-    mi250 = {"pci": "0x1002:0x740c"}
+    mi250: dict[str, Any] = {"pci": "0x1002:0x740c"}
     tree.sensor(0, "amdgpu", "0000:c1:00.0", "power1_average", 94 * W, power1_cap=560 * W, **mi250)
     tree.sensor(1, "amdgpu", "0000:c6:00.0", "power1_average", 0, power1_cap=0, **mi250)
     tree.sensor(2, "amdgpu", "0000:04:00.0", "power1_average", 40 * W, in1_label="vddnb", pci="0x1002:0x164e")
@@ -98,7 +98,12 @@ def test_a_processor_with_graphics_and_memory_in_one_figure_is_a_module(tree: Hw
 
 
 def test_the_counter_of_an_intel_card_contains_that_of_its_package(tree: Hwmon) -> None:
-    files = {"energy2_input": 300, "energy1_label": "card", "energy2_label": "pkg", "power1_rated_max": 300 * W}
+    files: dict[str, Any] = {
+        "energy2_input": 300,
+        "energy1_label": "card",
+        "energy2_label": "pkg",
+        "power1_rated_max": 300 * W,
+    }
     card = tree.sensor(3, "xe", "0000:03:00.0", "energy1_input", 500, pci="0x8086:0x56c0", **files)
     source = tree.open()
     assert counters(source) == {"xe-0000:03:00.0": 500, "xe-0000:03:00.0/energy2": 300}
@@ -148,7 +153,7 @@ def test_a_qualcomm_card_is_its_board_not_its_chip(tree: Hwmon) -> None:
 
 
 def test_amd_energy_tells_sockets_that_are_packages_of_rapl(tree: Hwmon) -> None:
-    files = {"energy1_label": "Ecore000", "energy2_label": "Esocket0", "energy3_label": "Esocket1"}
+    files: dict[str, Any] = {"energy1_label": "Ecore000", "energy2_label": "Esocket0", "energy3_label": "Esocket1"}
     tree.sensor(7, "amd_energy", "amd_energy.0", "energy1_input", 5, energy2_input=700, energy3_input=800, **files)
     source = tree.open()
     assert counters(source) == {"amd_energy-amd_energy.0/energy2": 700, "amd_energy-amd_energy.0/energy3": 800}
@@ -159,7 +164,12 @@ def test_amd_energy_tells_sockets_that_are_packages_of_rapl(tree: Hwmon) -> None
 
 
 def test_all_power_supplies_are_one_meter_and_absent_if_one_is(tree: Hwmon) -> None:
-    labels = {"power1_label": "pin", "power2_label": "pout1", "power2_input": 470 * W, "power1_rated_max": 3000 * W}
+    labels: dict[str, Any] = {
+        "power1_label": "pin",
+        "power2_label": "pout1",
+        "power2_input": 470 * W,
+        "power1_rated_max": 3000 * W,
+    }
     first = tree.sensor(1, "pfe3000", "3-0058", "power1_input", 500 * W, **labels)
     second = tree.sensor(2, "pfe3000", "3-0059", "power1_input", 430 * W, **labels)
     tree.sensor(3, "adm1272", "5-0010", "power1_input", 300 * W, power1_label="pin")
@@ -188,6 +198,12 @@ def test_a_sensor_that_is_not_known_is_a_meter_once_it_is_named(tree: Hwmon) -> 
     (meter,) = meters(source).values()
     assert (meter.kind, meter.device, meter.max_power_mw) == ("dram", "package-0/dram", 60_000)
     assert powers(source) == {"ina226-1-0040": 12_000}
+
+
+def test_a_named_module_holds_what_is_in_a_module(tree: Hwmon) -> None:
+    tree.sensor(1, "ina226", "1-0040", "power1_input", 12 * W)
+    (meter,) = meters(tree.open(sensors=[{"name": "ina226", "kind": "module"}])).values()
+    assert set(meter.contains) == {"accelerator", "cpu_package", "cpu_core", "dram"}
 
 
 def test_a_named_sensor_counts_before_the_table_and_only_where_it_is(tree: Hwmon) -> None:
