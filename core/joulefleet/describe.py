@@ -103,6 +103,10 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hardware: str = ""
     """Name of the hardware where no device of its own tells it."""
     period_ns: int = 1_000_000_000
+    port: int = 0
+    """Port at which its own processes listen on this server; 0 where it is elsewhere or not known."""
+    unit: str = ""
+    """The unit of systemd (service or slice) in which its processes run, where that is told."""
     counts_at_finish: bool = False
     """Whether tokens are counted when a request ends rather than at each step."""
     simulated: bool = False

@@ -18,6 +18,9 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     power_mw: int | None = None
     epoch: str = ""
     """Life of the counter: changes when it may have begun anew (boot, driver load)."""
+    activity_ns: dict[str, int] | None = None
+    """Time for which each process kept it busy since the reading before that told, by process id; a process that runs
+    and did nothing has 0. None where this reading does not tell. The agent puts engines in the place of processes."""
     gauges: dict[str, float] = {}
     """Values beside it, each name with its unit: `utilisation_pct`, `temperature_c`."""
 

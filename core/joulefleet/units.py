@@ -27,6 +27,11 @@ def ns_to_ms(nanoseconds: float) -> float:
     return nanoseconds / 1_000_000
 
 
+def s_to_us(seconds: float) -> int:
+    """Seconds to microseconds, rounded to the nearest."""
+    return round(seconds * 1_000_000)
+
+
 def us_to_ns(microseconds: int) -> int:
     """Microseconds to nanoseconds."""
     return microseconds * 1_000

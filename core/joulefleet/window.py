@@ -53,6 +53,9 @@ class MeterWindow(msgspec.Struct, kw_only=True, omit_defaults=True):
     gauge_uj: int = 0
     """Integral of the gauge beside the counter, over `gauge_ns`: the cross-check."""
     gauge_ns: int = 0
+    activity_ns: dict[str, int] | None = None
+    """Time for which each engine's processes kept it busy, by engine; an engine that was found and did nothing has 0,
+    processes of no engine stand under the empty name. None where it is not known."""
     gauges: dict[str, float] = {}
     """Means over the readings of the window, `coarse`."""
 

@@ -48,6 +48,7 @@ meters = st.builds(
     gaps_ns=st.dictionaries(texts, counts, max_size=2),
     idle_mw=optional,
     idle_learnt=st.booleans(),
+    activity_ns=st.none() | st.dictionaries(texts, counts, max_size=2),
     gauges=st.dictionaries(texts | st.just("first_uj"), st.floats(-1e9, 1e9), max_size=2),
 )
 works = st.builds(

@@ -38,8 +38,9 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 DEADLINE_NS = s_to_ns(5)
 """Without persistence mode the first call after a pause wakes the board, which takes seconds."""
 SELDOM_S = 5.0
-"""Between two questions for what changes slowly."""
-READING_FIELDS = ("counter_uj", "power_mw")
+"""Between two questions for what changes slowly, or what many drivers are slow to tell: lists of processes."""
+SELDOM = {*ask.SELDOM, "processes"}
+READING_FIELDS = ("counter_uj", "power_mw", "activity_ns")
 """What an answer may tell that is no gauge beside the energy."""
 
 ABSENT: dict[int, tuple[str, str]] = {
@@ -134,7 +135,7 @@ class NvmlSource:
     def _due(self, board: Board) -> list[str]:
         """The questions of this read."""
         names = [name for name in board.asks if name not in board.unsupported]
-        return [name for name in names if name not in ask.SELDOM or board.reads % self._seldom == 0]
+        return [name for name in names if name not in SELDOM or board.reads % self._seldom == 0]
 
     @contextlib.contextmanager
     def _only_beside(self, board: Board, name: str) -> Iterator[None]:

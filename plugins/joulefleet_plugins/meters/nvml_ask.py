@@ -127,7 +127,7 @@ SELDOM: dict[str, Ask] = {
     "memory_clock": memory_clock,
     "power_limit": power_limit,
 }
-"""Asked every SELDOM_S of the source: each question takes a lock in the driver for 10 to 100 us."""
+"""Asked every few seconds: each question takes a lock in the driver for 10 to 100 us."""
 
 
 def _power(power_mw: int) -> Told:

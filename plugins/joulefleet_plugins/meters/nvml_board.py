@@ -17,6 +17,7 @@ from joulefleet import Failure, Kind, Meter, Slice
 from joulefleet.units import mj_to_uj, ms_to_ns, w_to_mw
 from joulefleet_plugins.meters import nvml_ask as ask
 from joulefleet_plugins.meters.nvml_ask import Ask
+from joulefleet_plugins.meters.nvml_processes import ProcessActivity
 
 REFRESH_NS = ms_to_ns(100)
 """Longest step of the counter that was seen: about 10 ms on a V100, up to 100 ms on others (ML.ENERGY)."""
@@ -110,7 +111,7 @@ class Identification:
             slices=slices,
             slots=self._first(handle, _most_slices) if slices else 0,
         )
-        return _asked(meter, uuid, handle, ask.counter if counts else None, ask.power, **ask.OFTEN, **ask.SELDOM)
+        return _asked(meter, uuid, handle, ask.counter if counts else None, ask.power, **_beside())
 
     def _superchip(self, handle: Any, uuid: str, name: str) -> list[Board]:
         """A module under its GPU's UUID, and the GPU's own power beside it where the driver tells it."""
@@ -125,7 +126,7 @@ class Identification:
             power_limit_mw=self._first(handle, _enforced_limit_mw, _management_limit_mw),
         )
         whole, own = self._answering(handle, MODULE_POWER), self._answering(handle, GPU_POWER)
-        boards = [_asked(module, uuid, handle, ask.counter, whole, **ask.OFTEN, **ask.SELDOM)]
+        boards = [_asked(module, uuid, handle, ask.counter, whole, **_beside())]
         if own is not None:
             gpu = self._meter(
                 id=f"{uuid}/gpu",
@@ -270,6 +271,11 @@ def _most_mw(gpus: Sequence[Board]) -> int:
     """What a module may draw at most, where the driver tells no limit of it; 0 where a GPU has none either."""
     rated = [one.meter.max_power_mw for one in gpus]
     return sum(rated) + GRACE_MAX_MW if all(rated) else 0
+
+
+def _beside() -> dict[str, Ask]:
+    """What is asked of a board beside its energy and power."""
+    return {**ask.OFTEN, **ask.SELDOM, "processes": ProcessActivity()}
 
 
 def _asked(meter: Meter, uuid: str, handle: Any, energy: Ask | None, power: Ask | None, **others: Ask) -> Board:

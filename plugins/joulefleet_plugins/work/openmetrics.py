@@ -29,6 +29,8 @@ TRIED = "faithful fake"
 HERE = {"url": "http://127.0.0.1:8000/metrics"}
 """Its config where nobody wrote one: where vLLM's page is by default."""
 TABLES: dict[str, Table] = {table.software: table for table in (VLLM,)}
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Hosts whose ports are this server's own; by any other name it may be a container or another server."""
 ASK_VERSION_AGAIN_READS = 12
 """A server that did not tell its version is asked again after so many pages."""
 MAX_VERSION_CHARACTERS = 100
@@ -53,6 +55,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Default: software and address."""
     devices: tuple[str | Device, ...] = ()
     """Meters of the devices it runs on; none means the whole server."""
+    unit: str = ""
+    """The unit of systemd (service or slice) in which it runs: tells its processes from those of other engines."""
     group: str = ""
     model: str = ""
     """Stands for the names that the page gives."""
@@ -78,7 +82,7 @@ class OpenMetricsSource:
         self._page_path = path if path.strip("/") else table.metrics_path
         self._server = Endpoint(origin, config.timeout_s)
         self._teller = self._server if version_origin == origin else Endpoint(version_origin, config.timeout_s)
-        self._engine = _engine(config, table, host_and_port(origin))
+        self._engine = _engine(config, table, origin)
         self._table = table
         self._parser = Parser()
         self._model = config.model
@@ -129,12 +133,15 @@ def _page(parser: Parser, body: Body) -> Page:
     return parser.parse(text, openmetrics=body.content_type.startswith("application/openmetrics-text"))
 
 
-def _engine(config: Config, table: Table, address: str) -> Engine:
+def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engine:
+    _, host, port = origin
     devices = [Device(meter=one) if isinstance(one, str) else one for one in config.devices]
     return Engine(
-        id=config.id or f"{table.software}@{address}",
+        id=config.id or f"{table.software}@{host_and_port(origin)}",
         software=table.software,
         group=config.group,
+        port=port if host in LOOPBACK else 0,
+        unit=config.unit,
         devices=tuple(Reservation(meter=one.meter, share_ppm=round(one.share * WHOLE)) for one in devices),
         period_ns=s_to_ns(config.period_s),
         counts_at_finish=table.counts_at_finish,

@@ -91,6 +91,7 @@ def test_what_is_declared() -> None:
             group="g",
             devices=(Reservation("GPU-1"), Reservation("GPU-2", 250_000), Reservation("GPU-3")),
             period_ns=1_000_000_000,
+            port=8000,
         ),
     )
     assert source.period_ns == 1_000_000_000
@@ -100,7 +101,13 @@ def test_what_is_declared() -> None:
 def test_defaults() -> None:
     source = open({"url": "http://[::1]", "id": "mine"})
     assert source.period_ns == 5_000_000_000
-    assert source.declares == (Engine(id="mine", software="vllm", period_ns=5_000_000_000),)
+    assert source.declares == (Engine(id="mine", software="vllm", period_ns=5_000_000_000, port=80),)
+
+
+def test_only_a_port_of_this_server_tells_its_processes() -> None:
+    (engine,) = open({"url": "http://10.0.0.7:8000", "unit": "vllm-a.service"}).declares
+    assert isinstance(engine, Engine)
+    assert (engine.port, engine.unit) == (0, "vllm-a.service")
     assert open({"url": "http://[::1]"}).declares[0].id == "vllm@[::1]:80"
 
 

@@ -1,0 +1,50 @@
+"""How long each process kept a GPU busy, so that engines that share a board can share its joules.
+
+NVML tells, for each process, the mean use of the multiprocessors over the samples that it made since an instant:
+several a second, of which it keeps some seconds. So the mean times the time since the last answer is the time for which
+a process kept the whole board busy. Wrong entries were seen among right ones (use above 100 %, old times, processes
+that do not run): those are left out. Not told for boards under MIG.
+"""
+
+from typing import Any
+
+from joulefleet.units import s_to_us, us_to_ns
+from joulefleet_plugins.meters.nvml_ask import NOT_FOUND, Told
+
+MOST_US = s_to_us(10)
+"""Samples are not kept for longer than about this: what a mean says of a longer time is not known."""
+PERCENT = 100
+SUCCESS = 0
+NOTHING_NEW = (SUCCESS, NOT_FOUND)
+"""No process did anything since; the binding raises success where the library needs no room for an answer."""
+
+
+class ProcessActivity:
+    """Follows one board from question to question."""
+
+    def __init__(self) -> None:
+        self._seen_us = 0
+        """The latest sample that was told, by the driver's clock; 0 before the first."""
+
+    def __call__(self, nvml: Any, handle: Any) -> Told:
+        """Nanoseconds since the last question by process, 0 for one that did nothing. Raises NVMLError."""
+        samples = self._samples(nvml, handle)
+        active_ns = {str(each.pid): 0 for each in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        good = [one for one in samples if one.smUtil <= PERCENT and one.timeStamp > self._seen_us]
+        first_us, before_us = self._seen_us, dict.fromkeys(active_ns, self._seen_us)
+        for one in sorted(good, key=lambda one: int(one.timeStamp)):
+            pid = str(one.pid)
+            if first_us and pid in active_ns:
+                length_us = min(one.timeStamp - before_us[pid], MOST_US)
+                active_ns[pid] += us_to_ns(length_us * one.smUtil) // PERCENT
+                before_us[pid] = one.timeStamp
+            self._seen_us = one.timeStamp
+        return {"activity_ns": active_ns}
+
+    def _samples(self, nvml: Any, handle: Any) -> list[Any]:
+        try:
+            return list(nvml.nvmlDeviceGetProcessUtilization(handle, self._seen_us))
+        except nvml.NVMLError as error:
+            if error.value in NOTHING_NEW:
+                return []
+            raise
