@@ -10,6 +10,7 @@ from joulefleet.grid import TRACE_STEP_NS
 from joulefleet.reading import MeterReading
 from joulefleet.units import uj_over_ns_to_mw
 from joulefleet.window import MeterWindow, coarse
+from joulefleet_agent.activity import Activity, ActivityTrack, added
 from joulefleet_agent.spread import windows_in
 
 
@@ -40,6 +41,7 @@ class MeterPart(msgspec.Struct):
     gaps_ns: dict[str, int] = {}
     cells: dict[int, Cell] = {}
     gauges: dict[str, Mean] = {}
+    activity_ns: Activity | None = None
 
 
 class Health(msgspec.Struct):
@@ -85,6 +87,7 @@ class MeterCut(msgspec.Struct, dict=True):
     late_from_ns: int = 0
     late_to_ns: int = 0
     parts: dict[int, MeterPart] = {}
+    activity: ActivityTrack = msgspec.field(default_factory=ActivityTrack)
 
     @cached_property
     def rules(self) -> Rules:
@@ -125,6 +128,12 @@ class MeterCut(msgspec.Struct, dict=True):
             self.begun, self.base_uj = True, self.counter.total_uj if self.counts else 0
         self._note(told, step_ns, closed_ns)
         self._note_gauges(reading, step_ns, closed_ns)
+        if reading.activity_ns is not None:
+            for window_ns, more in self.activity.feed(
+                reading.activity_ns, reading.at_ns, self.since_ns, step_ns, closed_ns
+            ):
+                part = self._part(window_ns)
+                part.activity_ns = added(part.activity_ns, more)
 
     def close(self, start_ns: int, step_ns: int) -> MeterWindow:
         """The meter's account of the window that starts here; called once per window, in order."""
@@ -147,6 +156,7 @@ class MeterCut(msgspec.Struct, dict=True):
             gaps_ns=uncovered(part.gaps_ns, step_ns - part.covered_ns, self.health),
             gauge_uj=part.gauge_uj,
             gauge_ns=part.gauge_ns,
+            activity_ns=part.activity_ns,
             gauges={name: coarse(mean.total / mean.number) for name, mean in part.gauges.items()},
         )
         self.late_uj = self.late_from_ns = self.late_to_ns = 0
@@ -156,6 +166,7 @@ class MeterCut(msgspec.Struct, dict=True):
         """Move to a new timeline whose clock differs by so much."""
         self.counter.shift(by_ns)
         self.gauge.shift(by_ns)
+        self.activity.shift(by_ns)
         self.read_ns = max(self.read_ns + by_ns, -1) if self.read_ns >= 0 else -1
 
     def _note(self, told: Pair | Gap | None, step_ns: int, closed_ns: int) -> None:

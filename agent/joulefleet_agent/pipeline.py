@@ -104,6 +104,11 @@ class Pipeline:
         """What this source declares, or did when it was last open."""
         return self._declared.get(source, Declared()).all
 
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines that all sources declare."""
+        return [engine for declared in self._declared.values() for engine in declared.engines]
+
     def feed(self, readings: Sequence[Reading], now_ns: int) -> None:
         """Readings of any sources."""
         self.cutter.feed(readings, now_ns)

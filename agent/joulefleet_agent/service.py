@@ -27,6 +27,7 @@ from joulefleet_agent.cutter import Identity
 from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
+from joulefleet_agent.processes import Processes
 from joulefleet_agent.sampler import (
     LONGEST_QUEUE,
     Absent,
@@ -50,6 +51,10 @@ FIRST_SEND_S = 0.5
 """The sources read first, what waits is sent then."""
 LEAP_NS = 15 * NS_PER_S
 """Between two beats, so much time means that the machine slept or that the clock was set forwards."""
+HIDDEN = (
+    "engines that share a board are not told apart by their processes, whose sockets this user may not see; name each"
+    " engine's `unit`, or give the agent CAP_SYS_PTRACE"
+)
 EXIT_OK = 0
 EXIT_AGAIN = 75
 """EX_TEMPFAIL: only a new process can go on; the service manager starts it."""
@@ -74,6 +79,7 @@ class Agent:
         self._beat_ns = clock.now_ns()
         self._edge_ns = floor_to(self._beat_ns, step_ns)
         self._said: dict[str, str] = {}
+        self._processes = Processes()
 
     def run(self, sources: Sequence[Configured], stop: threading.Event) -> int:
         """Read until told to stop. Returns the process's exit code."""
@@ -152,7 +158,10 @@ class Agent:
         self._edge_ns = floor_to(self._clock.now_ns(), self._step_ns)
 
     def _feed(self, source: str, readings: Sequence[Reading], at_ns: int, now_ns: int) -> None:
-        self._pipeline.feed(stamped(readings, at_ns, self._pipeline.declared_by(source)), now_ns)
+        named = self._processes.named(readings, self._pipeline.engines)
+        if self._processes.hidden:
+            self._tell("processes", HIDDEN)
+        self._pipeline.feed(stamped(named, at_ns, self._pipeline.declared_by(source)), now_ns)
 
     def _report_failures(self, source: str, failures: Sequence[Failure]) -> None:
         for failure in failures:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -104,6 +105,39 @@ def test_a_failure_is_told_when_it_begins_and_when_it_ends(here: Here, caplog: p
         here.say(Failure(subject="", code="timeout", detail="2 s"))
     said = [one.getMessage() for one in caplog.records]
     assert said == ["wall/wall: timeout 2 s", "wall/wall: answers again", "wall/all: timeout 2 s"]
+
+
+def busy_board(here: Here, *engines: Engine) -> dict[str, int] | None:
+    """What the last window tells of a board that this very process keeps busy half of the time."""
+    here.agent.take(Opened("board", (BOARD,)))
+    here.agent.take(Opened("engines", engines))
+    for second in range(150):
+        here.time.pass_s(1)
+        did = {str(os.getpid()): S // 2}
+        here.say(MeterReading(meter="gpu0", counter_uj=second * J, activity_ns=did), source="board")
+        here.say(here.counter())
+        here.agent.beat()
+    (board,) = [one for one in here.windows()[-1].meters if one.meter.id == "gpu0"]
+    return board.activity_ns
+
+
+def test_processes_are_told_by_the_engine_whose_port_they_listen_on(here: Here) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mine = Engine(id="mine", software="vllm", port=server.getsockname()[1])
+        assert busy_board(here, mine, Engine(id="other", software="vllm")) == {"mine": 30 * S}
+
+
+def test_sockets_that_may_not_be_seen_are_told_once_with_the_mend(
+    here: Here, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as server, caplog.at_level(logging.INFO):
+        mine = Engine(id="mine", software="vllm", port=server.getsockname()[1])
+        assert busy_board(here, mine, Engine(id="other", software="vllm")) == {"": 30 * S}
+    assert caplog.text.count("CAP_SYS_PTRACE") == 1
 
 
 def test_a_source_that_ended_is_not_missed(here: Here) -> None:

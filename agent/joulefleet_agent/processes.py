@@ -1,0 +1,170 @@
+"""Whose process it is that keeps a board busy: the engine that listens on its port, or that runs in its unit.
+
+A process belongs to the engine if it, or a process that it descends from, holds the socket that listens on the engine's
+port: workers are children of the server. Sockets of other users' processes are seen only with CAP_SYS_PTRACE. Where the
+engine names its unit (a service or slice of systemd), its control group tells, which everybody may read. The nearest
+ancestor decides.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from joulefleet.describe import Engine
+from joulefleet.reading import MeterReading, Reading
+
+LISTENS = "0A"
+LOCAL_6 = "00000000000000000000000001000000"
+"""::1 as the kernel writes it."""
+DEEPEST = 64
+LOOKS_AGAIN = 12
+"""A process of no engine is looked at again after so many times: a server listens once its model is loaded."""
+NOBODY = ""
+
+
+class Known(msgspec.Struct):
+    """Whose a process is, for as long as it lives."""
+
+    started: str
+    """By the kernel's clock: another process may have its number later."""
+    engine: str
+    times: int = 0
+
+
+class Processes:
+    """Remembers whose processes are whose; `root` is where the kernel tells of them."""
+
+    def __init__(self, root: Path = Path("/proc")) -> None:
+        self.hidden = False
+        """Whether a process was seen whose sockets may not be read."""
+        self._root = root
+        self._known: dict[str, Known] = {}
+        self._of_meter: dict[str, set[str]] = {}
+
+    def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
+        """The readings with engines in the place of processes, each engine that was found with 0 at least.
+
+        Processes of no engine stand together under NOBODY.
+        """
+        if len(engines) < 2:
+            # One engine has all that its boards do: whose processes they are need not be known.
+            return [_untold(one) for one in readings]
+        telling = {one.meter: one for one in readings if isinstance(one, MeterReading) and one.activity_ns is not None}
+        if not telling:
+            return list(readings)
+        pids = {pid for one in telling.values() for pid in one.activity_ns or ()}
+        owners = self._owners(pids, engines)
+        for meter, one in telling.items():
+            self._of_meter[meter] = {owners[pid] for pid in one.activity_ns or ()} - {NOBODY}
+        found = set().union(*self._of_meter.values())
+        return [by_engine(one, owners, found) if isinstance(one, MeterReading) else one for one in readings]
+
+    def _owners(self, pids: set[str], engines: Sequence[Engine]) -> dict[str, str]:
+        wanted = {engine.id for engine in engines}
+        sockets: dict[str, str] | None = None
+        owners = {}
+        for pid in pids:
+            known = self._still_known(pid, wanted)
+            if known is None:
+                if sockets is None:
+                    sockets = self._sockets(engines)
+                known = Known(self._started(pid), self._owner(pid, sockets, engines))
+                self._known[pid] = known
+            owners[pid] = known.engine
+        for pid in [pid for pid in self._known if pid not in pids and not (self._root / pid).exists()]:
+            del self._known[pid]
+        return owners
+
+    def _still_known(self, pid: str, wanted: set[str]) -> Known | None:
+        known = self._known.get(pid)
+        if known is None or known.started != self._started(pid):
+            return None
+        known.times += 1
+        if known.engine in wanted or (known.engine == NOBODY and known.times % LOOKS_AGAIN):
+            return known
+        return None
+
+    def _owner(self, pid: str, sockets: dict[str, str], engines: Sequence[Engine]) -> str:
+        units = {engine.unit: engine.id for engine in engines if engine.unit}
+        group = self._text(pid, "cgroup")
+        told = next((units[part] for part in group.replace("\n", "/").split("/") if part in units), NOBODY)
+        if told or not sockets:
+            return told
+        lines = (self._engine_of_sockets(each, sockets) for each in self._line(pid))
+        return next((engine for engine in lines if engine), NOBODY)
+
+    def _line(self, pid: str) -> Iterator[str]:
+        """The process and those that it descends from, the nearest first; not the first of all."""
+        for _ in range(DEEPEST):
+            if pid in ("", "0", "1"):
+                return
+            yield pid
+            pid = _field(self._text(pid, "stat"), 1)
+
+    def _engine_of_sockets(self, pid: str, sockets: dict[str, str]) -> str:
+        try:
+            links = list((self._root / pid / "fd").iterdir())
+        except PermissionError:
+            self.hidden = True
+            return NOBODY
+        except OSError:  # it ended
+            return NOBODY
+        return next((sockets[name] for name in map(_target, links) if name in sockets), NOBODY)
+
+    def _sockets(self, engines: Sequence[Engine]) -> dict[str, str]:
+        """The engine of each socket that listens on an engine's port, by the socket's name."""
+        ports = {engine.port: engine.id for engine in engines if engine.port}
+        if not ports:
+            return {}
+        tables = [self._text("net", name) for name in ("tcp", "tcp6")]
+        return {
+            f"socket:[{inode}]": ports[port] for table in tables for port, inode in listening(table) if port in ports
+        }
+
+    def _started(self, pid: str) -> str:
+        return _field(self._text(pid, "stat"), 19)
+
+    def _text(self, *path: str) -> str:
+        try:
+            return self._root.joinpath(*path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+def by_engine(reading: MeterReading, owners: dict[str, str], found: Iterable[str]) -> MeterReading:
+    """The reading with what each engine did in the place of what each process did."""
+    if reading.activity_ns is None:
+        return reading
+    sums = dict.fromkeys(found, 0)
+    for pid, active_ns in reading.activity_ns.items():
+        sums[owners[pid]] = sums.get(owners[pid], 0) + active_ns
+    return msgspec.structs.replace(reading, activity_ns=sums)
+
+
+def _untold(reading: Reading) -> Reading:
+    telling = isinstance(reading, MeterReading) and reading.activity_ns is not None
+    return msgspec.structs.replace(reading, activity_ns=None) if telling else reading
+
+
+def listening(table: str) -> Iterator[tuple[int, str]]:
+    """Port and inode of each socket that can be reached by the loopback address, from /proc/net/tcp or tcp6."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if len(words) > 9 and words[3] == LISTENS:
+            address, _, port = words[1].rpartition(":")
+            if not address.strip("0") or address.endswith("7F") or address == LOCAL_6:
+                yield int(port, 16), words[9]
+
+
+def _target(link: Path) -> str:
+    try:
+        return link.readlink().name
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _field(stat: str, number: int) -> str:
+    """A field of /proc/PID/stat, counted from behind the name, which may hold anything."""
+    words = stat.rpartition(")")[2].split()
+    return words[number] if len(words) > number else ""
