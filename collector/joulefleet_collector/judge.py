@@ -107,7 +107,7 @@ def _meter(one: MeterWindow, step_ns: int) -> Iterator[str]:
     if not 0 <= one.interpolated_ns <= one.covered_ns <= step_ns:
         yield f"{name}: interpolated, covered and step do not rise from 0"
     sums = (one.energy_uj, one.late_uj, one.rejected_uj, one.lower_bound_uj, one.gauge_ns, one.idle_mw or 0)
-    if any(value < 0 for value in (*sums, *one.gaps_ns.values())):
+    if any(value < 0 for value in (*sums, *one.gaps_ns.values(), *(one.activity_ns or {}).values())):
         yield f"{name}: a negative sum"
 
 

@@ -10,7 +10,7 @@ import msgspec
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 
 BOUNDARIES = ("accelerator", "compute", "server")
-METHODS = ("exclusive", "busy", "running", "work", "equal", "reservation", "accelerator")
+METHODS = ("exclusive", "activity", "busy", "running", "work", "equal", "reservation", "accelerator")
 """How an engine's share of a device or host was found; ACCOUNTING section 4. `accelerator` is the host's dynamic energy
 in proportion to that of the accelerators."""
 

@@ -56,6 +56,7 @@ def test_a_good_window_has_no_fault(a_window: AWindow) -> None:
         (lambda w: meter(w, energy_uj=1, late_uj=-1, last_uj=5), "negative"),
         (lambda w: meter(w, rejected_uj=-1), "negative"),
         (lambda w: meter(w, gaps_ns={"hung": -1}), "negative"),
+        (lambda w: meter(w, activity_ns={"e": -1}), "negative"),
         (lambda w: meter(w, covered_ns=w.step_ns + 1), "covered"),
         (lambda w: meter(w, covered_ns=-1), "covered"),
         (lambda w: meter(w, covered_ns=5, interpolated_ns=6), "covered"),

@@ -62,9 +62,10 @@ def _kept(cover: Cover, residence: Residence, scene: Scene, paired_ns: dict[int,
     return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
 
 
-def splits_by_tokens(residence: Residence, scene: Scene) -> bool:
+def splits_by_tokens(books: Books, scene: Scene) -> bool:
     """Whether engines share something by their tokens, so that the weights of tokens matter to them."""
-    return any(_by_activity(seat, scene)[1] == "work" for seat in {*residence.by_device, residence.of_server})
+    claims = [_on_device(*each, scene) for each in zip(books.cover.devices, books.residence.by_device, strict=True)]
+    return any(method == "work" for _, method in (*claims, _by_work(books.residence.of_server, scene)))
 
 
 def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
@@ -114,7 +115,7 @@ def _devices_anew(cover: Cover, residence: Residence, scene: Scene) -> list[Term
         if scene.is_covered(device):
             pot = pot_of(device)
             terms += split_idle(pot, seat)
-            terms += split_dynamic(pot, *_by_activity(seat, scene))
+            terms += split_dynamic(pot, *_on_device(device, seat, scene))
         else:
             terms += unmatched(device)
     return terms
@@ -127,21 +128,41 @@ def _host(pot: Pot, residence: Residence, claims: Claims, method: str) -> list[T
 def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> tuple[Claims, str]:
     seat = residence.of_server
     if seat.is_sole or not cover.devices:
-        return _by_activity(seat, scene)
+        return _by_work(seat, scene)
     if _is_blind(cover, residence, scene):
         return reserved(seat), "reservation"
     return following(devices), "accelerator"
 
 
-def _by_activity(seat: Seat, scene: Scene) -> tuple[Claims, str]:
-    """Claims of those who hold a part of one thing on its dynamic energy, and the method."""
-    return scene.once(("activity", seat.engines), lambda: _activity(seat.engines, scene))
+def _on_device(device: MeterWindow, seat: Seat, scene: Scene) -> tuple[Claims, str]:
+    """Claims of those who hold a part of a device on its dynamic energy, and the method (ACCOUNTING section 4)."""
+    if len(seat.engines) < 2 or not _all_covered(seat, scene):
+        return _by_work(seat, scene)
+    told_ns = scene.activity_of(device)
+    names = {engine: scene.engines[engine].engine.id for engine in seat.engines}
+    # An engine of which no process was found may still have done all of it.
+    if told_ns is None or not all(name in told_ns for name in names.values()):
+        return _by_work(seat, scene)
+    claims: Claims = {("active", engine): told_ns[name] for engine, name in names.items()}
+    if not any(claims.values()):
+        return _by_work(seat, scene)
+    claims["unattributed", None] = sum(told_ns.values()) - sum(claims.values())
+    return claims, "activity"
 
 
-def _activity(engines: tuple[int, ...], scene: Scene) -> tuple[Claims, str]:
-    if len(engines) == 1:
-        return {("active", engines[0]): 1}, "exclusive"
-    if not all(scene.is_covered(scene.engines[engine]) for engine in engines):
+def _by_work(seat: Seat, scene: Scene) -> tuple[Claims, str]:
+    """The same by what the engines say of their work."""
+    return scene.once(("work", seat.engines), lambda: _work(seat, scene))
+
+
+def _work(seat: Seat, scene: Scene) -> tuple[Claims, str]:
+    if len(seat.engines) == 1:
+        return {("active", seat.engines[0]): 1}, "exclusive"
+    if not _all_covered(seat, scene):
         return {("unmatched", None): 1}, ""
-    method, weights = engine_weights([scene.engines[engine] for engine in engines], scene.policy)
-    return {("active", engine): weight for engine, weight in zip(engines, weights, strict=True)}, method
+    method, weights = engine_weights([scene.engines[engine] for engine in seat.engines], scene.policy)
+    return {("active", engine): weight for engine, weight in zip(seat.engines, weights, strict=True)}, method
+
+
+def _all_covered(seat: Seat, scene: Scene) -> bool:
+    return all(scene.is_covered(scene.engines[engine]) for engine in seat.engines)

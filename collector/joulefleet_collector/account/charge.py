@@ -40,7 +40,7 @@ def _totals(charged: Charges) -> dict[tuple[int, int], int]:
 
 def _books_in(other: Scene, books: Books, scene: Scene) -> Books:
     # Weights of tokens move energy between engines only where it was split by them; among models they always do.
-    return keep_again(books, other) if splits_by_tokens(books.residence, scene) else books
+    return keep_again(books, other) if splits_by_tokens(books, scene) else books
 
 
 def _by_tokens(books: Books, scene: Scene) -> bool:

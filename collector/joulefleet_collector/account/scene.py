@@ -1,6 +1,6 @@
 """A window as accounting looks at it: engines in a fixed order, and what counts as covered."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -43,6 +43,19 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Whether enough of the window is known of it."""
         return thing.covered_ns >= self._enough_ns
 
+    def activity_of(self, device: MeterWindow) -> dict[str, int] | None:
+        """What is told of the processes on a device, in ns by engine: by its meter or another one of the same thing, or
+        by all devices inside it. None where that is not known."""
+        if device.activity_ns is not None:
+            return device.activity_ns
+        own = device.meter
+        same = [m for m in self.meters if own.device and m.meter.device == own.device and m.activity_ns is not None]
+        if same:
+            return same[0].activity_ns
+        return _summed(
+            [m.activity_ns for m in self.meters if m.meter.inside == own.id and m.meter.kind == "accelerator"]
+        )
+
     def once(self, key: Hashable, find: Callable[[], Found]) -> Found:
         """What was found under this key before, else what is found now."""
         if key not in self._found:
@@ -75,6 +88,16 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def _found(self) -> dict[Hashable, Any]:
         return {}
+
+
+def _summed(parts: Sequence[dict[str, int] | None]) -> dict[str, int] | None:
+    """Sums by engine; None where there is none to add, or one is not known."""
+    sums: dict[str, int] = {}
+    for part in parts:
+        if part is None:
+            return None
+        sums = {name: sums.get(name, 0) + part.get(name, 0) for name in {**sums, **part}}
+    return sums if parts else None
 
 
 def scene_of(window: Window, policy: Policy) -> Scene:

@@ -53,6 +53,7 @@ class SkimmedMeter(msgspec.Struct, kw_only=True, gc=False):
     idle_learnt: bool = False
     gauge_uj: Annotated[int, Meta(ge=-MAX_EXACT, le=MAX_EXACT)] = 0
     gauge_ns: Sum = 0
+    activity_ns: Annotated[dict[Text, Sum], Meta(max_length=MAX_ENTRIES)] = {}
     gauges: Annotated[dict[Text, Measured], Meta(max_length=MAX_ENTRIES)] = {}
 
 

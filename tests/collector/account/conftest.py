@@ -30,6 +30,7 @@ def meter(
     grade: str = "counter",
     sensor_class: str = "onboard",
     late_j: float = 0.0,
+    activity_ns: dict[str, int] | None = None,
     **declared: object,
 ) -> MeterWindow:
     """A meter with so many joules in a window."""
@@ -41,6 +42,7 @@ def meter(
         covered_ns=s_to_ns(covered_s),
         idle_mw=None if idle_w is None else w_to_mw(idle_w),
         idle_learnt=learnt,
+        activity_ns=activity_ns,
     )
 
 
@@ -121,6 +123,7 @@ def readings(draw: st.DrawFn, name: str, kind: str, covered: bool = False, **dec
         covered_ns=s_to_ns(60.0 if covered else draw(st.sampled_from([0, 30, 57, 60]))),
         idle_mw=draw(st.one_of(st.none(), st.integers(0, 10**6))),
         idle_learnt=draw(st.booleans()),
+        activity_ns=draw(st.none() | st.dictionaries(st.sampled_from(["", "e0", "e1", "e2"]), st.integers(0, 10**11))),
     )
 
 

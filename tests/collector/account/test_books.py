@@ -56,14 +56,14 @@ def test_other_weights_of_tokens_matter_only_where_energy_was_split_by_them(
         for other in scene.in_range:
             again = keep_again(kept, other)
             assert again == build.books(cover, other)
-            assert splits_by_tokens(kept.residence, scene) or again == kept
+            assert splits_by_tokens(kept, scene) or again == kept
 
 
 def test_boards_shared_by_tokens_are_told(build: SimpleNamespace) -> None:
     def by_tokens(**counts: int) -> bool:
         engines = [build.engine(name, ["gpu"], [build.work(**counts)]) for name in "ab"]
         scene = scene_of(build.window([build.meter("gpu", 9)], engines), Policy())
-        return splits_by_tokens(build.books(covers(scene.meters, scene.step_ns)[0], scene).residence, scene)
+        return splits_by_tokens(build.books(covers(scene.meters, scene.step_ns)[0], scene), scene)
 
     assert by_tokens(output_tokens=1)
     assert not by_tokens(output_tokens=1, busy_ns=1)
@@ -209,3 +209,44 @@ def test_what_rests_on_a_catalogue_is_told(build: SimpleNamespace) -> None:
     meters = [build.meter("gpu0", 60, idle_w=1, learnt=False), build.meter("gpu1", 60, idle_w=1)]
     kept = books(build, "accelerator", meters, [build.engine("a", ["gpu0", "gpu1"])])
     assert {term.source.meter.id: term.learnt for term in kept.terms} == {"gpu0": False, "gpu1": True}
+
+
+def shared(build: SimpleNamespace, activity_ns: dict[str, int] | None, **gpu: object) -> Books:
+    """A board of 900 J on which two engines run, whose tokens say 1 to 9."""
+    engines = [
+        build.engine(name, ["gpu"], [build.work(output_tokens=tokens)]) for name, tokens in (("a", 100), ("b", 900))
+    ]
+    return books(build, "accelerator", [build.meter("gpu", 900, activity_ns=activity_ns, **gpu)], engines)
+
+
+def test_engines_on_one_board_share_by_what_their_processes_did(build: SimpleNamespace) -> None:
+    kept = shared(build, {"a": 2_000, "b": 1_000}, idle_w=5)
+    assert told_j(kept) == {("idle", 0): 150, ("idle", 1): 150, ("active", 0): 400, ("active", 1): 200}
+    assert {term.method for term in kept.terms if term.bucket == "active"} == {"activity"}
+
+
+def test_what_processes_of_no_engine_did_is_nobody_s(build: SimpleNamespace) -> None:
+    told = told_j(shared(build, {"a": 2_000, "b": 0, "": 500, "elsewhere": 500}))
+    assert told == {("active", 0): 600, ("unattributed", None): 300}
+
+
+def test_where_the_processes_of_one_are_not_known_their_work_tells(build: SimpleNamespace) -> None:
+    """It may have done all that processes of no engine did."""
+    for told in (None, {}, {"a": 2_000, "": 100}, {"a": 0, "b": 0}, {"a": 0, "b": 0, "": 9}):
+        assert methods(shared(build, told)) == {"work"}
+
+
+def test_an_engine_alone_on_a_board_has_all_of_it(build: SimpleNamespace) -> None:
+    engine = build.engine("a", ["gpu"], [build.work(output_tokens=1)])
+    kept = books(build, "accelerator", [build.meter("gpu", 900, activity_ns={"a": 1, "": 99})], [engine])
+    assert told_j(kept) == {("active", 0): 900}
+
+
+def test_the_host_follows_the_boards_also_where_nobody_is_known(build: SimpleNamespace) -> None:
+    engines = [build.engine(name, ["gpu"], [build.work(output_tokens=1)]) for name in "ab"]
+    meters = [build.meter("gpu", 900, activity_ns={"a": 2, "b": 3, "": 4}), build.meter("wall", 1_800, kind="server")]
+    assert told_j(books(build, "server", meters, engines)) == {
+        ("active", 0): 400,
+        ("active", 1): 600,
+        ("unattributed", None): 800,
+    }

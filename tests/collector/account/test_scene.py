@@ -41,3 +41,21 @@ def test_the_range_is_the_scene_under_the_policys_weights(build: SimpleNamespace
     scene = scene_of(build.window(), Policy(decode_weight_range=(2, 9)))
     assert [other.policy.decode_weight for other in scene.in_range] == [2, 9]
     assert {other.meters for other in scene.in_range} == {scene.meters}
+
+
+def test_what_processes_did_is_told_by_the_meter_another_of_the_same_thing_or_its_parts(build: SimpleNamespace) -> None:
+    meters = [
+        build.meter("dcgm-0", device="D0"),
+        build.meter("gpu0", device="D0", inside="module", activity_ns={"a": 1}),
+        build.meter("gpu1", device="D1", inside="module", activity_ns={"a": 2, "": 5}),
+        build.meter("module", kind="module"),
+        build.meter("gpu2", inside="other", activity_ns={"a": 3}),
+        build.meter("gpu3", inside="other"),
+        build.meter("other", kind="module"),
+        build.meter("alone"),
+    ]
+    scene = scene_of(build.window(meters), Policy())
+    told = {each.meter.id: scene.activity_of(each) for each in scene.meters}
+    assert told["dcgm-0"] == told["gpu0"] == {"a": 1}
+    assert told["module"] == {"a": 3, "": 5}
+    assert (told["other"], told["gpu3"], told["alone"]) == (None, None, None)

@@ -70,6 +70,7 @@ METER_FAULTS: list[dict[str, Any]] = [
     {"gaps_ns": {"hung": -1}},
     {"gaps_ns": {"x" * 300: 1}},
     {"gauges": {"temperature_c": float("inf")}},
+    {"activity_ns": {"e": -1}},
     {"gauges": {"temperature_c": float("nan")}},
     {"trace_mw": (1,) * 600},
     {"trace_mw": (2**63,)},
