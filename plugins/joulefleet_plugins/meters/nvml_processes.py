@@ -4,6 +4,8 @@ NVML tells, for each process, the mean use of the multiprocessors over the sampl
 several a second, of which it keeps some seconds. So the mean times the time since the last answer is the time for which
 a process kept the whole board busy. Wrong entries were seen among right ones (use above 100 %, old times, processes
 that do not run): those are left out. Not told for boards under MIG.
+
+Which processes run is asked only where more than one was seen: the list takes some drivers milliseconds.
 """
 
 from typing import Any
@@ -25,12 +27,17 @@ class ProcessActivity:
     def __init__(self) -> None:
         self._seen_us = 0
         """The latest sample that was told, by the driver's clock; 0 before the first."""
+        self._known: set[str] = set()
+        """Processes that were seen at work, or that ran when there was more than one of these."""
 
     def __call__(self, nvml: Any, handle: Any) -> Told:
         """Nanoseconds since the last question by process, 0 for one that did nothing. Raises NVMLError."""
         samples = self._samples(nvml, handle)
-        active_ns = {str(each.pid): 0 for each in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
         good = [one for one in samples if one.smUtil <= PERCENT and one.timeStamp > self._seen_us]
+        self._known |= {str(one.pid) for one in good}
+        if len(self._known) > 1:
+            self._known = {str(each.pid) for each in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        active_ns = dict.fromkeys(self._known, 0)
         first_us, before_us = self._seen_us, dict.fromkeys(active_ns, self._seen_us)
         for one in sorted(good, key=lambda one: int(one.timeStamp)):
             pid = str(one.pid)
