@@ -14,11 +14,14 @@ import msgspec
 from joulefleet.describe import Engine, Meter
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
+from joulefleet.topology import Comparisons, comparisons
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window
 from joulefleet_agent.engine_cut import EngineCut
+from joulefleet_agent.health import HealthBook
 from joulefleet_agent.idle import IdleBook
 from joulefleet_agent.meter_cut import MeterCut
+from joulefleet_agent.standby import Standbys
 
 LEAST_GRACE_NS = 15 * NS_PER_S
 MOST_GRACE_NS = 180 * NS_PER_S
@@ -53,6 +56,8 @@ class CutterState(msgspec.Struct):
     meters: list[MeterCut] = []
     engines: list[EngineCut] = []
     idle: IdleBook = msgspec.field(default_factory=IdleBook)
+    health: HealthBook = msgspec.field(default_factory=HealthBook)
+    standbys: Standbys = msgspec.field(default_factory=Standbys)
     facts_told: dict[str, str] = {}
 
 
@@ -65,6 +70,8 @@ class Cutter:
         self._by_id: dict[str, MeterCut | EngineCut] = {}
         self._begun_ns = 0
         """When time last began or went on after a break."""
+        self._compared: tuple[tuple[Meter, ...], Comparisons] = ((), comparisons((), state.step_ns))
+        """What has to agree among the meters of the last window."""
         self._index()
 
     @property
@@ -112,6 +119,7 @@ class Cutter:
         for cut in self.cuts:
             if not cut.until_ns and wanted.get(_declared(cut).id) != _declared(cut):
                 cut.until_ns = edge_ns
+                state.standbys.drop(_declared(cut).id)
         present = {_declared(cut).id for cut in self.cuts if not cut.until_ns}
         for name, one in wanted.items():
             if name in present:
@@ -185,6 +193,7 @@ class Cutter:
             cut.shift(by_ns)
             cut.parts.clear()
             cut.since_ns = min(cut.since_ns, max(state.closed_ns, 0))
+        state.standbys.shift(by_ns)
         self._begun_ns = from_ns
         state.idle.begin(from_ns)
         return windows
@@ -197,6 +206,9 @@ class Cutter:
         match cut, reading:
             case MeterCut(), MeterReading():
                 cut.feed(reading, step_ns, closed_ns)
+                standby = self.state.standbys.cuts.get(reading.meter)
+                if standby is not None:
+                    standby.feed(reading, step_ns, closed_ns)
             case EngineCut(), WorkReading():
                 cut.feed(reading, step_ns, closed_ns)
 
@@ -225,9 +237,17 @@ class Cutter:
             facts=self._facts(start_ns),
         )
         state.idle.fill_in(window)
+        state.health.fill_in(window, self._comparisons(window))
+        state.meters = state.standbys.exchange(window, state.meters, state.health)
         state.closed_ns = start_ns + step_ns
         self._drop_ended()
         return window
+
+    def _comparisons(self, window: Window) -> Comparisons:
+        declared = tuple(one.meter for one in window.meters)
+        if declared != self._compared[0]:
+            self._compared = (declared, comparisons(declared, window.step_ns))
+        return self._compared[1]
 
     def _facts(self, start_ns: int) -> dict[str, str]:
         """All facts once an hour, and whenever one changed."""
@@ -251,6 +271,7 @@ class Cutter:
         cut = self._by_id.get(subject)
         if cut is not None:
             cut.health.fail(code, now_ns)
+            self.state.standbys.fail(subject, code, now_ns)
 
     def _drop_ended(self) -> None:
         closed_ns = self.state.closed_ns
@@ -267,7 +288,8 @@ def _subject(reading: MeterReading | WorkReading) -> str:
 
 
 def _declared(cut: MeterCut | EngineCut) -> Meter | Engine:
-    return cut.meter if isinstance(cut, MeterCut) else cut.engine
+    """As the source declares it."""
+    return (cut.instead_of or cut.meter) if isinstance(cut, MeterCut) else cut.engine
 
 
 def _declared_in(cut: MeterCut | EngineCut, start_ns: int) -> bool:

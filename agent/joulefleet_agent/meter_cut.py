@@ -75,6 +75,8 @@ class MeterCut(msgspec.Struct, dict=True):
     """First window in which it is declared; nothing before it is told."""
     until_ns: int = 0
     """End of the last window in which it is declared; 0 while it is."""
+    instead_of: Meter | None = None
+    """The declaration as the source made it, where its counter is passed over in favour of its gauge."""
     counter: CounterTrack = msgspec.field(default_factory=CounterTrack)
     gauge: GaugeTrack = msgspec.field(default_factory=GaugeTrack)
     health: Health = msgspec.field(default_factory=Health)
@@ -119,7 +121,7 @@ class MeterCut(msgspec.Struct, dict=True):
         gauged = None
         if reading.power_mw is not None:
             gauged = self.gauge.feed(rules, reading.at_ns, reading.power_mw)
-        if reading.counter_uj is not None:
+        if reading.counter_uj is not None and self.instead_of is None:
             told = self.counter.feed(rules, reading.at_ns, reading.counter_uj, reading.epoch, reading.power_mw)
             self._check_against(gauged, step_ns, closed_ns)
         else:
@@ -161,6 +163,14 @@ class MeterCut(msgspec.Struct, dict=True):
         )
         self.late_uj = self.late_from_ns = self.late_to_ns = 0
         return closed
+
+    def take_over(self, told: "MeterCut", from_ns: int) -> None:
+        """Tell the windows from here on in the place of another way to read the meter: its running total goes on."""
+        by_uj = told.base_uj - self.base_uj
+        self.since_ns = from_ns
+        self.base_uj += by_uj
+        self.counter.total_uj += by_uj
+        self.gauge.total_uj += by_uj
 
     def shift(self, by_ns: int) -> None:
         """Move to a new timeline whose clock differs by so much."""

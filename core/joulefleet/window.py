@@ -58,6 +58,9 @@ class MeterWindow(msgspec.Struct, kw_only=True, omit_defaults=True):
     processes of no engine stand under the empty name. None where it is not known."""
     gauges: dict[str, float] = {}
     """Means over the readings of the window, `coarse`."""
+    states: tuple[str, ...] = ()
+    """What is wrong with the sensor although it answers: `unvalidated`, `sensor_disagreement`, `stuck`. What cost time
+    stands in `gaps_ns`."""
 
 
 def coarse(value: float) -> float:

@@ -1,7 +1,8 @@
 """Windows of a simulated server straight from its course, without readings: the same sums as through the cutter, fast.
 
 What differs from windows that were cut: running requests and the gauge beside a counter are integrated over the window
-as a whole, no idle power is learnt, and there is no trace where a window is longer than a minute.
+as a whole, neither idle power nor the sensors' health is learnt, and there is no trace where a window is longer than a
+minute.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -31,7 +31,7 @@ def comparable(window: Window, traced: bool) -> Window:
 
 
 def _plain(one: MeterWindow, traced: bool) -> MeterWindow:
-    return msgspec.structs.replace(one, gauge_uj=0, trace_mw=one.trace_mw if traced else ())
+    return msgspec.structs.replace(one, gauge_uj=0, trace_mw=one.trace_mw if traced else (), states=())
 
 
 def _plain_engine(one: EngineWindow) -> EngineWindow:

@@ -1,7 +1,7 @@
 """Through the real cutter: sums are the truth, and what went wrong is told as late, uncovered or refused."""
 
 from collections.abc import Callable, Iterable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -83,12 +83,26 @@ def test_what_a_silent_meter_counted_comes_late(fleet: FleetOf, kind: str) -> No
 
 
 def test_what_a_stuck_counter_missed_is_missing_and_uncovered(fleet: FleetOf) -> None:
-    server = one_server(fleet, faults=[fault("stuck")])
+    server = one_server(fleet, faults=[fault("stuck", for_h=0.15)])
     plain, made = windows(one_server(fleet)), windows(server)
-    missed_uj = energy_uj([window for window in plain if 3_600 <= at_s(window) < 4_500], "board-3")
+    missed_uj = energy_uj([window for window in plain if 3_600 <= at_s(window) < 4_140], "board-3")
     assert energy_uj(made, "board-3") == pytest.approx(truth_of(server).meters_uj["board-3"] - missed_uj, rel=1e-6)
     assert any("stuck" in one.gaps_ns for one in of_meter(made, "board-3"))
     assert sum(one.covered_ns for one in of_meter(made, "board-3")) < 7_200 * NS_PER_S * 0.95
+
+
+def test_of_a_counter_that_is_stuck_for_long_the_gauge_is_told(fleet: FleetOf) -> None:
+    server = one_server(fleet, faults=[fault("stuck", for_h=0.5)])
+    plain, made = windows(one_server(fleet)), windows(server)
+    told, true = of_meter(made, "board-3"), of_meter(plain, "board-3")
+    grades = [one.meter.grade for one in told]
+    assert [grade for grade, _ in groupby(grades)] == ["counter", "integrated", "counter"]
+    assert 19 <= grades.count("integrated") <= 25
+    for one, other in zip(told, true, strict=True):
+        assert ("stuck" in one.states) == (one.meter.grade == "integrated")
+        assert one.energy_uj <= other.energy_uj * 1.02 and not one.late_uj
+        assert one.covered_ns == 60 * NS_PER_S or one.meter.grade == "counter"
+    assert told[-1].energy_uj == true[-1].energy_uj
 
 
 def test_a_reset_costs_one_pair_of_readings(fleet: FleetOf) -> None:

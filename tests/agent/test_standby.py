@@ -1,0 +1,179 @@
+"""A gauge takes the place of a counter that stands still, and no joule is told twice, lost or made up."""
+
+from itertools import groupby, pairwise
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from joulefleet.describe import Meter
+from joulefleet.reading import Failure, MeterReading, Reading
+from joulefleet.window import MeterWindow, Window
+from joulefleet_agent.cutter import Cutter, CutterState, Identity
+
+S = 1_000_000_000
+W = 400
+BOARD = Meter(
+    id="gpu0",
+    kind="accelerator",
+    grade="counter",
+    sensor_class="onboard",
+    max_power_mw=700_000,
+    refresh_ns=S // 10,
+    resolution_uj=1_000,
+    period_ns=10 * S,
+    idle_mw=70_000,
+)
+
+
+def cutter(step_s: int = 60) -> Cutter:
+    made = Cutter(CutterState(timeline=7, step_ns=step_s * S), Identity(server="a"))
+    made.declare([BOARD], 0)
+    return made
+
+
+def at(second: int, stuck: list[tuple[int, int]], watts: int = W) -> MeterReading:
+    """The counter stands still in the spans that are told, and goes on from there."""
+    missed_s = sum(max(min(second, until_s) - from_s, 0) for from_s, until_s in stuck)
+    uj = (second - missed_s) * W * 1_000_000
+    busy = {"utilisation_pct": 90.0}  # or the power would be taken to be that of rest
+    return MeterReading(meter="gpu0", at_ns=second * S, counter_uj=uj, power_mw=watts * 1_000, gauges=busy)
+
+
+def run(what: Cutter, seconds: range, stuck: list[tuple[int, int]], silent: range = range(0)) -> list[Window]:
+    windows: list[Window] = []
+    for second in seconds:
+        reading: Reading = Failure(subject="gpu0", code="hung") if second in silent else at(second, stuck)
+        what.feed([reading], second * S)
+        windows += what.close(second * S)
+    return windows
+
+
+def of_board(windows: list[Window]) -> list[MeterWindow]:
+    return [one for window in windows for one in window.meters]
+
+
+def grades(windows: list[Window]) -> list[tuple[str, int]]:
+    told = of_board(windows)
+    return [(grade, len(list(several))) for grade, several in groupby(told, lambda one: one.meter.grade)]
+
+
+def assert_true(windows: list[Window], step_s: int = 60) -> None:
+    """Whatever is told as known is known exactly, and the running total goes on."""
+    for one in of_board(windows):
+        assert one.energy_uj == one.covered_ns // S * W * 1_000_000
+        assert one.covered_ns <= step_s * S and one.late_uj == 0 == one.rejected_uj
+    assert all(a.last_uj == b.first_uj for a, b in pairwise(of_board(windows)))
+
+
+def test_the_gauge_is_told_after_ten_minutes_and_the_counter_once_it_moves_again() -> None:
+    windows = run(cutter(), range(0, 7_200, 10), [(1_800, 4_800)])
+    assert_true(windows)
+    (_, before), (grade, by_gauge), (_, _) = grades(windows)
+    assert grade == "integrated" and before == 40
+    # Till the counter was believed again: it moved for one whole window.
+    assert before + by_gauge == 81
+    for one in of_board(windows)[30:40]:
+        assert (one.energy_uj, one.covered_ns) == (0, 0) and one.gaps_ns["stuck"] > 30 * S
+    for one in of_board(windows)[40:81]:
+        assert one.covered_ns == 60 * S and one.states == ("stuck",) and "gauge" in one.meter.basis
+    assert of_board(windows)[-1].states == () and of_board(windows)[-1].meter == BOARD
+
+
+def test_a_counter_that_pauses_is_not_given_up() -> None:
+    windows = run(cutter(), range(0, 3_600, 10), [(600, 1_020), (1_500, 1_980)])
+    assert_true(windows)
+    assert [grade for grade, _ in grades(windows)] == ["counter"]
+
+
+def test_without_a_gauge_that_answers_nothing_takes_its_place() -> None:
+    what, windows = cutter(), []
+    for second in range(0, 3_600, 10):
+        reading = at(second, [(600, 9_999)])
+        blind = msgspec.structs.replace(reading, power_mw=None) if second > 600 else reading
+        what.feed([blind], second * S)
+        windows += what.close(second * S)
+    assert [grade for grade, _ in grades(windows)] == ["counter"]
+    assert not what.state.standbys.cuts
+
+
+def test_a_restart_goes_on_with_the_gauge() -> None:
+    stuck = [(600, 4_200)]
+    first = cutter()
+    windows = run(first, range(0, 2_400, 10), stuck)
+    state = msgspec.msgpack.decode(msgspec.msgpack.encode(first.state), type=CutterState)
+    assert state == first.state
+    second = Cutter(state, Identity(server="a"))
+    windows += second.resume(2_400 * S)
+    # The source is opened again, and declares what it did before.
+    second.declare([BOARD], 2_400 * S)
+    windows += run(second, range(2_400, 6_000, 10), stuck)
+    assert_true(windows)
+    assert [grade for grade, _ in grades(windows)] == ["counter", "integrated", "counter"]
+
+
+def test_another_declaration_ends_it() -> None:
+    what = cutter()
+    windows = run(what, range(0, 2_400, 10), [(600, 9_000)])
+    newer = msgspec.structs.replace(BOARD, driver="2")
+    what.declare([newer], 2_400 * S)
+    assert not what.state.standbys.cuts
+    windows += run(what, range(2_400, 2_700, 10), [])
+    assert of_board(windows)[-1].meter == newer
+    what.declare([], 2_700 * S)
+    run(what, range(2_700, 3_000, 10), [])
+    assert not what.state.meters
+
+
+def test_a_clock_that_was_set_back_changes_nothing() -> None:
+    stuck, what = [(600, 9_000)], cutter()
+    windows = run(what, range(0, 1_500, 10), stuck)
+    windows += what.new_timeline(8, -600 * S)
+    assert_true(windows)
+    later = []
+    for second in range(1_500, 3_000, 10):
+        what.feed([msgspec.structs.replace(at(second, stuck), at_ns=(second - 600) * S)], (second - 600) * S)
+        later += what.close((second - 600) * S)
+    assert {one.meter.grade for one in of_board(later)} == {"integrated"}
+    assert all(one.energy_uj == one.covered_ns // S * W * 1_000_000 for one in of_board(later))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=3),
+    st.integers(0, 300),
+    st.integers(0, 60),
+    st.sampled_from([10, 60, 300]),
+)
+def test_no_joule_is_told_twice_or_made_up(
+    spans: list[tuple[int, int]], silent_from: int, silent_for: int, step_s: int
+) -> None:
+    stuck, second = [], 0
+    for after, length in spans:
+        stuck.append((second + 10 * after, second + 10 * (after + length)))
+        second = stuck[-1][1]
+    silent = range(10 * silent_from, 10 * (silent_from + silent_for), 10)
+    what = cutter(step_s)
+    windows = run(what, range(0, second + 900, 10), stuck, silent) + what.finish()
+    told_uj = 0
+    for window, one in zip(windows, of_board(windows), strict=True):
+        told_uj += one.energy_uj + one.late_uj
+        # A counter that paused tells less than was used; whatever tells more has told something twice.
+        assert told_uj <= window.end_ns // S * W * 1_000_000
+        assert one.energy_uj <= one.covered_ns // S * W * 1_000_000
+        if one.meter.grade == "integrated":
+            assert one.energy_uj == one.covered_ns // S * W * 1_000_000 and not one.late_uj
+    assert all(a.last_uj == b.first_uj for a, b in pairwise(of_board(windows)))
+
+
+@pytest.mark.parametrize("catches_up", [True, False])
+def test_a_counter_that_comes_back_with_a_leap_is_told_of_nothing_before(catches_up: bool) -> None:
+    what, windows = cutter(), []
+    for second in range(0, 4_800, 10):
+        leap = second if catches_up and second >= 3_000 else None
+        reading = at(second, [(600, 3_000)]) if leap is None else at(second, [])
+        what.feed([reading], second * S)
+        windows += what.close(second * S)
+    told_uj = sum(one.energy_uj + one.late_uj for one in of_board(windows))
+    assert told_uj == sum(one.covered_ns for one in of_board(windows)) // S * W * 1_000_000
+    assert of_board(windows)[-1].meter.grade == "counter"
