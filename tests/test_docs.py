@@ -102,6 +102,6 @@ def test_every_module_has_its_test() -> None:
 # at once against the definition (test_accounting.py), and what waits for the store through the store (test_store.py).
 COVERED_ELSEWHERE = {
     *("describe.py", "reading.py", "source.py", "rows.py", "sheet.py"),
-    *(f"account/{name}.py" for name in ("group", "numbers", "plan", "skim")),
+    *(f"account/{name}.py" for name in ("group", "numbers", "plan", "side_by_side", "skim")),
     *("sorting.py", "store/pending.py", "store/sums.py"),
 }

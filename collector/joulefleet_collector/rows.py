@@ -96,6 +96,9 @@ LEDGER = RowKind(
         "late_j",
         "rejected_j",
         "metered_j",
+        "unvalidated_j",  # metered by counters that have not yet agreed with their gauge
+        "disagreeing_j",  # metered by sensors that disagree with others
+        "faulty_s",  # of all its meters together: stuck, implausible, hung, stale
         *(f"{grade}_j" for grade in GRADES),  # metered by grade
         *(f"class_{name}_j" for name in SENSOR_CLASSES),
         *(f"unmetered_{name}" for name in COUNT_FIELDS),
@@ -114,6 +117,12 @@ METER = RowKind(
         "rejected_j",
         "lower_bound_j",
         "gap_s",
+        "unvalidated_j",  # of a counter that has not yet agreed with its gauge
+        "disagreeing_j",  # of a sensor that disagrees with another
+        "stuck_s",  # in which the counter stood still, its gauge being told or not
+        "implausible_s",  # in which readings were refused
+        "hung_s",
+        "stale_s",  # in which the sensor made no new value
     ),
 )
 AGENT = RowKind(

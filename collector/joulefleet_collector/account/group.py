@@ -7,7 +7,6 @@ microjoules up to the last step, and windows whose numbers ask for more than the
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from math import sqrt
-from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,22 +19,16 @@ from joulefleet_collector.account.numbers import Bools, Numbers, Told
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
+from joulefleet_collector.account.side_by_side import Columns, agent, by_fault, by_state, meters
 from joulefleet_collector.rows import COUNT_FIELDS as ROW_COUNTS
 from joulefleet_collector.rows import METHODS
 from joulefleet_collector.sheet import COLUMNS, Floats
 
 Ints = NDArray[np.int64]
-Columns = dict[str, Any]
-"""Numbers of one row of every window by field: an array, or one number for all."""
 
 _j = cast("Callable[[Any], Floats]", units.uj_to_j)
 _s = cast("Callable[[Any], Floats]", units.ns_to_s)
 _uj = cast("Callable[[Any], Ints]", units.mw_ns_to_uj)
-
-_COST = ("cpu_ns", "energy_uj", "rss_bytes", "spool_windows", "spool_bytes")
-_CLOCK = ("clock_ahead_ns", "clock_error_ns")
-_LOSSES = ("windows", "seconds", "energy_uj", "refused_windows")
-_of_cost, _of_clock, _of_losses = attrgetter(*_COST), attrgetter(*_CLOCK), attrgetter(*_LOSSES)
 
 
 class Charge(NamedTuple):
@@ -63,8 +56,8 @@ def values_of(plan: Plan, windows: Sequence[Told], numbers: Numbers, policy: Pol
             _line("ledger", _ledger(cover, charges, plan, used, policy), len(windows))
             for cover, charges in zip(plan.covers, books, strict=True)
         ),
-        _meters(plan, numbers),
-        _line("agent", _agent(plan, windows), len(windows)),
+        meters(plan, numbers),
+        _line("agent", agent(plan, windows), len(windows)),
         np.ones((len(windows), plan.facts)),
     ]
     return np.concatenate(parts, axis=1)
@@ -304,6 +297,8 @@ def _ledger(cover: CoverPlan, charges: list[Charge], plan: Plan, numbers: Number
         "other_j": _other_j(cover, metered_uj, plan, numbers, policy),
         "late_j": _j(read["late_uj"][:, of].sum(axis=1)),
         "rejected_j": _j(read["rejected_uj"][:, of].sum(axis=1)),
+        **{name: joules[:, of].sum(axis=1) for name, joules in by_state(plan, read["energy_uj"]).items()},
+        "faulty_s": sum(seconds[:, of].sum(axis=1) for seconds in by_fault(plan, numbers).values()),
         **_by_sensor(((meter, read["energy_uj"][:, meter]) for meter in of), plan),
         **{f"unmetered_{name}": np.where(each, 0.0, np.nan) for name, each in known.items()},
     }
@@ -327,50 +322,6 @@ def _work(plan: Plan, numbers: Numbers) -> Iterator[Columns]:
             "window_s": units.ns_to_s(plan.step_ns),
             "covered_s": _s(numbers.engines["covered_ns"][:, plan.model_engines[model]]),
         }
-
-
-def _meters(plan: Plan, numbers: Numbers) -> Floats:
-    """As `measured.meter`, all meters side by side."""
-    read = numbers.meters
-    told = (read["covered_ns"] > 0) | (read["energy_uj"] > 0)
-    checked = read["gauge_ns"] > 0
-    columns = {
-        "window_s": np.full_like(read["energy_uj"], units.ns_to_s(plan.step_ns)),
-        "energy_j": np.where(told, _j(read["energy_uj"]), np.nan),
-        "covered_s": _s(read["covered_ns"]),
-        "interpolated_s": _s(read["interpolated_ns"]),
-        "late_j": _j(read["late_uj"]),
-        "rejected_j": _j(read["rejected_uj"]),
-        "lower_bound_j": _j(read["lower_bound_uj"]),
-        "gauge_j": np.where(checked, _j(read["gauge_uj"]), np.nan),
-        "gauge_s": np.where(checked, _s(read["gauge_ns"]), np.nan),
-        "gap_s": _s(read["gap_ns"]),
-    }
-    side_by_side = np.stack([columns[name] for name in COLUMNS["meter"]], axis=2)
-    return side_by_side.reshape(len(side_by_side), -1)
-
-
-def _agent(plan: Plan, windows: Sequence[Told]) -> Columns:
-    """As `measured.agent`."""
-    cost = np.array([_of_cost(w.agent) for w in windows], np.float64)
-    measured = cost[:, _COST.index("rss_bytes")] > 0
-    cpu_ns, energy_uj, *held = np.where(measured[:, np.newaxis], cost, np.nan).T
-    # Where a clock was not compared there is None, of which an array of floats makes NaN.
-    ahead_ns, error_ns = np.array([_of_clock(w.agent) for w in windows], np.float64).T
-    lost_windows, lost_s, lost_uj, refused = np.array([_of_losses(w.losses) for w in windows], np.float64).T
-    return {
-        "windows": 1.0,
-        "window_s": units.ns_to_s(plan.step_ns),
-        "cpu_s": _s(cpu_ns),
-        "energy_j": _j(energy_uj),
-        **dict(zip(("rss_bytes", "spool_windows", "spool_bytes"), held, strict=True)),
-        "clock_ahead_s": _s(ahead_ns),
-        "clock_error_s": _s(error_ns),
-        "lost_windows": lost_windows,
-        "lost_s": lost_s,
-        "lost_j": _j(lost_uj),
-        "refused_windows": refused,
-    }
 
 
 def _table(kind: str, places: Sequence[int], rows: Iterator[Columns], windows: int) -> Floats:

@@ -5,7 +5,7 @@ from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet_collector.account.books import Books
 from joulefleet_collector.account.identity import Entry
 from joulefleet_collector.account.scene import Scene
-from joulefleet_collector.account.sensor import by_sensor
+from joulefleet_collector.account.sensor import by_fault, by_sensor, by_state
 from joulefleet_collector.account.split import BUCKETS
 from joulefleet_collector.account.work import counted, known_sum
 
@@ -26,6 +26,8 @@ def ledger(books: Books, scene: Scene) -> Entry:
         **_other(books, scene, metered_uj),
         "late_j": uj_to_j(sum(reading.late_uj for reading in meters)),
         "rejected_j": uj_to_j(sum(reading.rejected_uj for reading in meters)),
+        **by_state(meters),
+        "faulty_s": sum([sum(by_fault(reading).values()) for reading in meters]),
         **by_sensor((m.meter.grade, m.meter.sensor_class, m.energy_uj) for m in meters),
         **_unmetered(books, scene),
     }

@@ -6,6 +6,7 @@ from joulefleet.describe import Meter
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.identity import Entry, Tags
+from joulefleet_collector.account.sensor import by_fault, by_state
 from joulefleet_collector.account.work import counted
 
 
@@ -33,6 +34,8 @@ def meter(reading: MeterWindow, step_ns: int) -> Entry:
         "rejected_j": uj_to_j(reading.rejected_uj),
         "lower_bound_j": uj_to_j(reading.lower_bound_uj),
         "gap_s": ns_to_s(sum(reading.gaps_ns.values())),
+        **by_fault(reading),
+        **by_state([reading]),
     }
     # 0 J in no time would say that nothing was used.
     if reading.covered_ns or reading.energy_uj:

@@ -13,6 +13,7 @@ from joulefleet.reading import COUNT_FIELDS
 from joulefleet_collector.account.models import shared_exactly
 from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.sensor import FAULTS
 from joulefleet_collector.account.skim import UNKNOWN, Skimmed, SkimmedCost, SkimmedLosses
 from joulefleet_collector.sheet import Floats
 
@@ -31,7 +32,8 @@ _METER = (
     "idle_learnt",
 )
 _ENGINE = ("covered_ns", "restarts", "running_start", "running_end", "running_ns")
-_GAPS = ("gap_ns",)
+_GAPS = ("gap_ns", *(f"{fault}_ns" for fault in FAULTS))
+_NO_GAPS = (0,) * len(_GAPS)
 _MOST_PICOJOULES = 2.0**62
 _of_meter, _of_engine, _of_counts = attrgetter(*_METER), attrgetter(*_ENGINE), attrgetter(*COUNT_FIELDS)
 
@@ -52,13 +54,17 @@ def told(window: Skimmed) -> Told:
     works = [work for engine in engines for work in engine.work]
     figures = chain(
         chain.from_iterable(map(_of_meter, meters)),
-        [sum(gaps.values()) if (gaps := meter.gaps_ns) else 0 for meter in meters],
+        chain.from_iterable([_of_gaps(gaps) if (gaps := meter.gaps_ns) else _NO_GAPS for meter in meters]),
         chain.from_iterable(map(_of_engine, engines)),
         chain.from_iterable([_of_counts(work.counts) for work in works]),
         chain.from_iterable([_of_counts(work.late) for work in works]),
     )
     several = len(meters) * len(_METER + _GAPS) + len(engines) * len(_ENGINE) + 2 * len(works) * len(COUNT_FIELDS)
     return Told(window.start_ns, window.agent, window.losses, np.fromiter(figures, np.int64, several))
+
+
+def _of_gaps(gaps_ns: dict[str, int]) -> tuple[int, ...]:
+    return (sum(gaps_ns.values()), *[gaps_ns.get(fault, 0) for fault in FAULTS])
 
 
 class Numbers(NamedTuple):

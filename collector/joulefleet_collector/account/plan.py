@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How often each sensor makes a value, as far as it is known."""
     grades: tuple[str, ...]
     sensor_classes: tuple[str, ...]
+    states: tuple[tuple[str, ...], ...]
     engines: tuple[int, ...]
     """Place of each engine in the window, by number."""
     covers: tuple[CoverPlan, ...]
@@ -54,6 +55,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     work_rows: tuple[int, ...]
     """Row of each work."""
     facts: int
+
+    def bearing(self, state: str) -> list[bool]:
+        """Of each meter whether its sensor is in this state."""
+        return [state in states for states in self.states]
 
     def models_of(self, engine: int) -> list[int]:
         """An engine's models."""
@@ -107,6 +112,7 @@ def _plan(
         blur_ns=tuple(each.refresh_ns or each.period_ns for each in declared),
         grades=tuple(each.grade for each in declared),
         sensor_classes=tuple(each.sensor_class for each in declared),
+        states=tuple(reading.states for reading in window.meters),
         engines=tuple(_place(engine, window.engines) for engine in engines),
         model_engines=tuple(number for number, _ in models),
         model_names=tuple("" if number in alone else key[0] for number, key in models),

@@ -55,6 +55,7 @@ class SkimmedMeter(msgspec.Struct, kw_only=True, gc=False):
     gauge_ns: Sum = 0
     activity_ns: Annotated[dict[Text, Sum], Meta(max_length=MAX_ENTRIES)] = {}
     gauges: Annotated[dict[Text, Measured], Meta(max_length=MAX_ENTRIES)] = {}
+    states: Annotated[tuple[Text, ...], Meta(max_length=MAX_ENTRIES)] = ()
 
 
 class SkimmedCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -177,6 +178,8 @@ def digest(window: Skimmed) -> bytes:
     told = (*told_first, window.simulated, window.labels, window.facts, len(window.meters), works)
     # What follows is told apart, since every value of msgpack says where it ends.
     parts: list[bytes | msgspec.Raw] = [_ENCODER.encode(told), *[one.meter for one in window.meters]]
+    if states := [(place, one.states) for place, one in enumerate(window.meters) if one.states]:
+        parts.append(_ENCODER.encode(states))
     for one in window.engines:
         parts += (one.engine, *[work.key for work in one.work])
     return blake2b(b"".join(parts), digest_size=16).digest()

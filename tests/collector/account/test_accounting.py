@@ -109,7 +109,8 @@ def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
             interpolated_ns=draw(st.integers(0, 10**9)),
             gauge_uj=draw(st.integers(0, 10**9)),
             gauge_ns=draw(st.sampled_from([0, 10**9])),
-            gaps_ns=draw(st.sampled_from([{}, {"hung": 5, "reset": 7}])),
+            gaps_ns=draw(st.sampled_from([{}, {"hung": 5, "reset": 7}, {"stuck": 3, "stale": 4, "implausible": 1}])),
+            states=draw(st.sampled_from([(), ("unvalidated",), ("sensor_disagreement", "unvalidated"), ("stuck",)])),
         )
         for one in draw(st.permutations(window.meters))
     ]

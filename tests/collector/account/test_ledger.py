@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from joulefleet.units import j_to_uj
+from joulefleet.units import j_to_uj, s_to_ns
 from joulefleet.window import Window
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.ledger import ledger
@@ -66,3 +66,11 @@ def test_work_is_unmetered_where_its_engine_does_not_pair(build: SimpleNamespace
     found = fields(build, build.window(meters, engines), "accelerator")
     assert (found["unmetered_output_tokens"], found["unmetered_requests_ok"]) == (9, 0)
     assert "unmetered_prompt_tokens" not in found
+
+
+def test_joules_of_sensors_that_are_not_well_are_told_with_the_boundary_they_are_in(build: SimpleNamespace) -> None:
+    gpu0, gpu1, again = build.meter("gpu0", 100), build.meter("gpu1", 50), build.meter("again", 40, inside="gpu1")
+    gpu0.states, again.states = ("sensor_disagreement", "unvalidated"), ("sensor_disagreement",)
+    gpu1.states, gpu0.gaps_ns = ("stuck",), {"hung": s_to_ns(3), "reset": s_to_ns(1), "stale": s_to_ns(2)}
+    found = fields(build, build.window([gpu0, gpu1, again]), "accelerator")
+    assert (found["unvalidated_j"], found["disagreeing_j"], found["faulty_s"]) == (100, 100, 65)

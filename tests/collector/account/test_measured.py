@@ -38,6 +38,8 @@ def test_a_meter_tells_its_joules_and_its_gaps(build: SimpleNamespace) -> None:
         "gauge_j": 99,
         "gauge_s": 49,
         "gap_s": 10,
+        "hung_s": 4,
+        **dict.fromkeys(("stuck_s", "implausible_s", "stale_s", "unvalidated_j", "disagreeing_j"), 0),
     }
 
 
