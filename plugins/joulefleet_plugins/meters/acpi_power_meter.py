@@ -5,7 +5,8 @@ the name. What a meter measures is told by `power1_oem_info`, such as `Grace Pow
 in one another: module > grace > cpu, sysio, dram. A meter that stands alone and names no rail is the server's input.
 
 The rail of the module is a cross-check, of kind `psys`: it holds accelerators whose own meters know them better, and
-the firmware does not tell which they are.
+the firmware does not tell which they are. For the same reason a socket names no module in which it lies: another
+source may tell of that module too, and holds the socket by its kind.
 """
 
 import re
@@ -70,7 +71,6 @@ RAILS = (
         max_mw=w_to_mw(700),
         device="package-{}",
         contains=("cpu_core", "dram"),
-        inside="module",
     ),
     Rail(name="dram", words="dram", kind="dram", max_mw=w_to_mw(300), device="package-{}/dram", inside="grace"),
     Rail(
@@ -205,7 +205,7 @@ def _names(there: list[Place]) -> str:
 
 def _rail_meter(rail: Rail, socket: int, there: set[tuple[str, int]], place: Place, period_ns: int) -> Meter:
     is_part = (rail.inside, socket) in there
-    # Of several modules none holds all accelerators; the sockets in it name it by id.
+    # Of several modules none holds all accelerators or all sockets.
     several = len({number for _, number in there}) > 1
     device = rail.device if is_part else rail.alone or rail.device
     return _meter(

@@ -194,7 +194,6 @@ class CraySource:
             grade="counter",
             sensor_class="platform",
             contains=domain.contains,
-            inside=NODE if domain.file else "",
             device=domain.device,
             resolution_uj=RESOLUTION_UJ,
             refresh_ns=REFRESH_NS,

@@ -68,7 +68,7 @@ def test_the_rails_of_a_socket_lie_in_one_another(two_sockets: AcpiPower) -> Non
     found = meters(two_sockets.open())
     assert {name: (one.kind, one.inside, one.device) for name, one in found.items() if name.endswith("1")} == {
         "acpi-module-1": ("psys", "", "module-1"),
-        "acpi-grace-1": ("cpu_package", "acpi-module-1", "package-1"),
+        "acpi-grace-1": ("cpu_package", "", "package-1"),
         "acpi-cpu-1": ("cpu_package", "acpi-grace-1", "package-1/cpu"),
         "acpi-sysio-1": ("cpu_core", "acpi-grace-1", "package-1/sysio"),
     }
@@ -78,7 +78,6 @@ def test_the_rails_of_a_socket_lie_in_one_another(two_sockets: AcpiPower) -> Non
         grade="integrated",
         sensor_class="onboard",
         contains=("cpu_core", "dram"),
-        inside="acpi-module-0",
         device="package-0",
         refresh_ns=50_000_000,
         period_ns=1_000_000_000,

@@ -52,13 +52,13 @@ def test_the_node_and_its_parts_are_read_in_joules_and_watts(cray: Cray) -> None
     }
 
 
-def test_the_node_holds_all_its_parts(cray: Cray) -> None:
+def test_each_part_is_declared_as_what_it_is(cray: Cray) -> None:
     found = meters(cray.open(("GPU-a",)))
-    assert {one.id: (one.kind, one.inside, one.device) for one in found.values()} == {
-        "cray-node": ("server", "", ""),
-        "cray-cpu": ("cpu_package", "cray-node", "package-0"),
-        "cray-memory": ("dram", "cray-node", "package-0/dram"),
-        "cray-accel0": ("accelerator", "cray-node", "GPU-a"),
+    assert {one.id: (one.kind, one.device) for one in found.values()} == {
+        "cray-node": ("server", ""),
+        "cray-cpu": ("cpu_package", "package-0"),
+        "cray-memory": ("dram", "package-0/dram"),
+        "cray-accel0": ("accelerator", "GPU-a"),
     }
     assert found["cray-node"] == Meter(
         id="cray-node",
@@ -85,6 +85,21 @@ def test_boundaries_count_neither_boards_nor_packages_of_other_sources_twice(cra
         assert [one.meter.kind for one in taken["accelerator"]] == ["accelerator"]
         assert sorted(one.meter.kind for one in taken["compute"]) == ["accelerator", "cpu_package", "dram"]
         assert [one.meter.id for one in taken["server"]] == ["cray-node"]
+
+
+def test_a_module_that_another_source_counts_holds_the_cpu_and_its_memory(cray: Cray) -> None:
+    whole = Meter(
+        id="GPU-a",
+        kind="module",
+        grade="counter",
+        sensor_class="onboard",
+        contains=("accelerator", "cpu_package", "dram"),
+        device="GPU-a",
+    )
+    declared = [*meters(cray.open(("GPU-a",))).values(), whole]
+    windows = [MeterWindow(meter=one, first_uj=0, last_uj=0) for one in declared]
+    (compute,) = [cover for cover in covers(windows, s_to_ns(60)) if cover.boundary == "compute"]
+    assert [one.meter.id for one in compute.meters] == ["GPU-a"]
 
 
 def test_accelerators_whom_nobody_named_are_no_meters(cray: Cray) -> None:
