@@ -35,7 +35,8 @@ MINUTE_NS = s_to_ns(60)
 STALE_NS = s_to_ns(150)
 """A value this old was not renewed twice in a row; one so far ahead is of another clock."""
 EDGE_NS = ms_to_ns(100)
-"""How long after one minute's mean the next begins: more than a read takes, so that the two are told apart."""
+"""A minute ends, and the next begins, so long after the full second of the driver's stamp, which cuts the rest off: it
+is past the edge of a window however long a read takes, and two minutes are told apart."""
 DEADLINE_NS = s_to_ns(2)
 
 VALID = "POWER_STATUS_VALID"
@@ -138,13 +139,13 @@ class NeuronSource:
             share = device.share(now_ns)
         except Absent as error:
             return [Failure(subject=device.meter.id, code=error.code, detail=error.detail)]
-        age_ns = max(now_ns - s_to_ns(share.end_s), 0)
+        age_ns = now_ns - s_to_ns(share.end_s) - EDGE_NS
         power_mw = device.power_mw(share)
         known = share.end_s == device.end_s
         device.end_s = share.end_s
         gauges = self._monitor.gauges(device.folder.name) if self._monitor is not None and not known else {}
-        end = MeterReading(meter=device.meter.id, power_mw=power_mw, age_ns=age_ns, gauges=gauges)
-        begin = MeterReading(meter=device.meter.id, power_mw=power_mw, age_ns=age_ns + MINUTE_NS - EDGE_NS)
+        end = MeterReading(meter=device.meter.id, power_mw=power_mw, age_ns=max(age_ns, 0), gauges=gauges)
+        begin = MeterReading(meter=device.meter.id, power_mw=power_mw, age_ns=max(age_ns + MINUTE_NS - EDGE_NS, 0))
         return [end] if known else [begin, end]
 
 

@@ -92,11 +92,11 @@ def test_a_minute_is_told_at_both_its_ends_and_then_at_its_last(tree: NeuronTree
     begin, end = source.read()
     assert isinstance(begin, MeterReading)
     assert isinstance(end, MeterReading)
-    assert (end.age_ns, begin.age_ns) == (3 * NS_PER_S, 63 * NS_PER_S - neuron.EDGE_NS)
+    assert (end.age_ns, begin.age_ns) == (3 * NS_PER_S - neuron.EDGE_NS, 63 * NS_PER_S - 2 * neuron.EDGE_NS)
     tree.run(5, 90)
     (again,) = source.read()
     assert isinstance(again, MeterReading)
-    assert (again.age_ns, again.power_mw) == (8 * NS_PER_S, 40_000)
+    assert (again.age_ns, again.power_mw) == (8 * NS_PER_S - neuron.EDGE_NS, 40_000)
 
 
 def windows_of(tree: NeuronTree, source: Source, loads_w: list[float]) -> list[float]:
@@ -112,9 +112,9 @@ def windows_of(tree: NeuronTree, source: Source, loads_w: list[float]) -> list[f
 
 
 def test_joules_fall_into_the_minute_in_which_they_were_used(tree: NeuronTree) -> None:
-    """No more than the tenth of a second between two minutes is uncertain."""
+    """No more than two tenths of a second at the edge of two minutes are uncertain."""
     joules = windows_of(tree, opened(tree), [10, 90, 10, 50])
-    assert joules == pytest.approx([600, 5_400, 600, 3_000], abs=90 * 0.1 + 1)
+    assert joules == pytest.approx([600, 5_400, 600, 3_000], abs=90 * 0.2 + 1)
 
 
 @pytest.mark.parametrize(
