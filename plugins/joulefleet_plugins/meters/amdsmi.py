@@ -39,9 +39,10 @@ REFRESH_NS = ms_to_ns(10)
 """AMD does not say how often the firmware adds to the counter; it was seen to move between any two reads."""
 DEADLINE_NS = s_to_ns(5)
 WATCHES, WATCH_S = 10, 0.05
-"""How often, and after how long each time, a board is asked when the source is opened until its counter moves."""
-
+"""How often, and how long after one another, boards are asked when the source is opened until their counters move."""
 DUAL_DIE = "MI250"
+INTEGRATED = "Graphics"
+"""Ends the name of graphics inside a processor ("AMD Radeon 780M Graphics"): its power is that of the package."""
 MODULE = "MI300A"
 """One socket with CPU, GPU and memory, measured as one."""
 MODULE_KINDS: tuple[Kind, ...] = ("accelerator", "cpu_package", "dram")
@@ -129,11 +130,10 @@ class AmdsmiSource:
         self._boot_id = boot_id
         self._inits = 0
         smi.amdsmi_init()
-        found = self._found()
-        if not found:
+        self._boards = self._boards_of(self._watch(self._found(), pause))
+        if not self._boards:
             smi.amdsmi_shut_down()
             raise SourceUnavailable("absent", "AMD's library lists no GPU", "check that `amd-smi list` shows the GPUs")
-        self._boards = self._boards_of(self._watch(found, pause))
         self.declares: tuple[Meter | Engine, ...] = tuple(board.meter for board in self._boards)
 
     def read(self) -> list[Reading]:
@@ -194,8 +194,11 @@ class AmdsmiSource:
         chosen = {address: next((one for one in ones if one.tells), ones[0]) for address, ones in seen.items()}
         models = {address: self._model(one.handle) for address, one in chosen.items()}
         silent = {address for address, one in chosen.items() if not one.tells}
-        second = seconds([address for address in chosen if DUAL_DIE in models[address]], silent)
-        return [self._board(address, one, models[address]) for address, one in chosen.items() if address not in second]
+        left_out = seconds([address for address in chosen if DUAL_DIE in models[address]], silent)
+        left_out |= {address for address in chosen if models[address].endswith(INTEGRATED)}
+        return [
+            self._board(address, one, models[address]) for address, one in chosen.items() if address not in left_out
+        ]
 
     def _board(self, address: str, seen: Watched, model: str) -> Board:
         # A counter that was not seen to move while the gauge tells is left; where neither tells, it should come.
@@ -383,16 +386,13 @@ def _library() -> Any:
         raise SourceUnavailable("library_missing", "libamd_smi.so is not found", mend) from error
 
 
-def _boot_id() -> str:
-    """This boot's id; empty where the kernel tells none: a counter that fell shows a reboot as well."""
-    return BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.exists() else ""
-
-
 def open(table: dict[str, Any]) -> Source:
     """All boards that AMD's library lists. Raises ConfigError, and SourceUnavailable where they cannot be had."""
     config = typed(table, AmdsmiConfig, "amdsmi")
     smi = _library()
+    # Where the kernel tells no id of its boot, a counter that fell shows a reboot as well.
+    boot_id = BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.exists() else ""
     try:
-        return AmdsmiSource(smi, config, _boot_id(), time.sleep)
+        return AmdsmiSource(smi, config, boot_id, time.sleep)
     except smi.AmdSmiException as error:
         raise _unavailable(error) from error

@@ -163,6 +163,15 @@ def test_a_socket_with_cpu_and_memory_is_a_module(fake: FakeAmdsmi) -> None:
     assert (meter.kind, meter.contains) == ("module", ("accelerator", "cpu_package", "dram"))
 
 
+def test_graphics_inside_a_processor_are_no_board(fake: FakeAmdsmi) -> None:
+    graphics = Device("0000:c4:00.0", "AMD Radeon 780M Graphics", counter=0)
+    source = opened(fake, Device("0000:03:00.0", "AMD Radeon PRO W7900"), graphics)
+    assert [one.device for one in meters(source)] == ["0000:03:00.0"]
+    with pytest.raises(SourceUnavailable) as raised:
+        opened(fake, graphics)
+    assert raised.value.code == "absent"
+
+
 def test_a_counter_that_stands_still_from_the_beginning_gives_way_to_the_gauge(fake: FakeAmdsmi) -> None:
     source = opened(fake, Device("0000:0c:00.0", "AMD Instinct MI100", counter=1_073_856), Device("0000:22:00.0"))
     frozen, sound = meters(source)
