@@ -29,7 +29,7 @@ from joulefleet_plugins.meters.output import (
     meters_of,
     read_all,
 )
-from joulefleet_plugins.meters.process import CommandFailed, Line, Lines, run
+from joulefleet_plugins.meters.process import Command, CommandFailed, Line, Lines
 from joulefleet_plugins.meters.quantity import BadOutput
 from joulefleet_plugins.meters.secret import hidden, secret
 
@@ -64,14 +64,12 @@ class ExecConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Tool(msgspec.Struct, frozen=True):
     """A command that can be run, and what must not be told of it."""
 
-    argv: tuple[str, ...]
-    environment: dict[str, str]
-    timeout_s: float
+    command: Command
     secrets: tuple[str, ...] = ()
 
     def ask(self) -> Output:
         """One output. Raises CommandFailed."""
-        return Output(run(self.argv, self.environment, self.timeout_s))
+        return Output(self.command.run())
 
     def failure(self, error: CommandFailed | BadOutput) -> Failure:
         """A failure of everything that it tells."""
@@ -91,7 +89,7 @@ class Samples:
         """`now_ns` is the wall clock, to which times in the output are compared."""
         self.declares: tuple[Meter | Engine, ...] = meters_of(bound)
         self.period_ns = period_ns
-        self.deadline_ns = s_to_ns(tool.timeout_s) + AFTER_TIMEOUT_NS
+        self.deadline_ns = s_to_ns(tool.command.timeout_s) + AFTER_TIMEOUT_NS
         self._tool = tool
         self._bound = bound
         self._now_ns = now_ns
@@ -125,7 +123,7 @@ class Stream:
         self._bound = bound
         self._now_ns = now_ns
         self._clock_ns = clock_ns
-        self._lines = Lines(tool.argv, tool.environment, clock_ns)
+        self._lines = Lines(tool.command.argv, tool.command.environment, clock_ns)
         self._heard_ns = {meter.id: 0 for meter in meters_of(bound)}
 
     def read(self) -> list[Reading]:
@@ -156,7 +154,7 @@ class Stream:
         silent = [one.id for one in meters if now_ns - max(self._heard_ns[one.id], begun_ns) > longest_ns(one)]
         if len(silent) == len(meters):
             self._lines.end()
-        detail = f"{self._tool.argv[0]} prints nothing of it any more"
+        detail = f"{self._tool.command.argv[0]} prints nothing of it any more"
         return [Failure(subject=one, code="stale", detail=detail) for one in silent]
 
 
@@ -175,7 +173,7 @@ def _tool(config: ExecConfig, environ: Mapping[str, str]) -> Tool:
     if found is None:
         raise _not_there(config.command[0])
     hide = (*secrets.values(), *(value for name, value in handed.items() if name != "PATH"))
-    return Tool((found, *config.command[1:]), environment, config.timeout_s, hide)
+    return Tool(Command((found, *config.command[1:]), environment, config.timeout_s), hide)
 
 
 def _not_there(name: str) -> SourceUnavailable:

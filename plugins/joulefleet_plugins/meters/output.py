@@ -9,13 +9,13 @@ nothing here become gauges beside it (`temperature_c`).
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from joulefleet import ConfigError, Failure, Kind, Meter, MeterReading, Reading
 from joulefleet.counter import GAP_PERIODS
-from joulefleet.describe import Current, Grade, SensorClass
+from joulefleet.describe import Current, SensorClass
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
 from joulefleet_plugins.meters.quantity import ENERGY, POWER, TIMES, BadOutput, number, time_ns, value_of
 
@@ -54,10 +54,11 @@ class MeterTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     basis: str = ""
     contains: tuple[Kind, ...] = ()
     inside: str = ""
-    grade: Grade | None = None
-    """Default: `counter` where an energy is told, else `integrated`."""
+    grade: Literal["percent", "residual", "modelled"] | None = None
+    """Where what the tool tells is not measured, for which `basis` says what it rests on. Else it is `counter` where an
+    energy is told, and `integrated` where a power is."""
     sensor_class: SensorClass | None = None
-    """Default: `platform` for server, enclosure and psys, else `onboard`."""
+    """Default: `modelled` if the grade is, `platform` for server, enclosure and psys, else `onboard`."""
     current: Current = "dc"
     refresh_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """How often the sensor makes a new value; default: as often as it is read."""
@@ -120,6 +121,8 @@ def _wrong(table: MeterTable) -> Iterator[tuple[str, str]]:
             yield key, f"one value in two units: {', '.join(sorted(told))}"
     if table.max_power_w is None and LIMIT not in names:
         yield "max_power_w", "say the most that it can draw: readings are judged against it"
+    if table.grade and not table.basis:
+        yield "basis", f"say what a figure of grade `{table.grade}` rests on"
     if table.ids and "id" not in names:
         yield "ids", "the output tells no `id` by which they could be told apart"
     if (table.each is not None and not table.json) or any(pointer[:1] not in ("", "/") for pointer in _pointers(table)):
@@ -226,7 +229,7 @@ def _meter(table: MeterTable, told_id: str, told: Mapping[str, Any], period_ns: 
         id="-".join(filter(None, (table.id, told_id))),
         kind=table.kind,
         grade=table.grade or ("counter" if counters else "integrated"),
-        sensor_class=table.sensor_class or USUAL_CLASS.get(table.kind, "onboard"),
+        sensor_class=table.sensor_class or _usual_class(table),
         contains=table.contains,
         inside=table.inside,
         device=str(told.get("device", table.device)),
@@ -243,6 +246,10 @@ def _meter(table: MeterTable, told_id: str, told: Mapping[str, Any], period_ns: 
         basis=table.basis,
         idle_mw=w_to_mw(table.idle_w),
     )
+
+
+def _usual_class(table: MeterTable) -> SensorClass:
+    return "modelled" if table.grade == "modelled" else USUAL_CLASS.get(table.kind, "onboard")
 
 
 def _limit_mw(told: Mapping[str, Any]) -> int:

@@ -37,7 +37,7 @@ class CommandFailed(Exception):
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
-        """`absent`, `permission`, `exit_status`, `timeout`, `too_large` or `ended`."""
+        """`absent`, `permission`, `exit_status`, `timeout`, `too_large`, `ended` or `unkillable`."""
         self.detail = detail
         super().__init__(code, detail)
 
@@ -45,24 +45,40 @@ class CommandFailed(Exception):
         return self.detail
 
 
-def run(
-    argv: Sequence[str], environment: Mapping[str, str], timeout_s: float, now_s: Callable[[], float] = time.monotonic
-) -> bytes:
-    """What a tool prints. Raises CommandFailed where it does not end well, and in time."""
-    until_s = now_s() + timeout_s
-    process = _started(argv, environment)
-    printed, complained = bytearray(), bytearray()
-    try:
-        with contextlib.closing(_said(process, lambda: until_s - now_s())) as said:
-            for stream, some in said:
-                _keep(printed if stream is process.stdout else complained, some, stream is process.stdout)
-    except TimeoutError:
-        raise CommandFailed("timeout", f"{argv[0]} did not end within {timeout_s:g} s") from None
-    finally:
-        _end(process)
-    if process.returncode != 0:
-        raise CommandFailed("exit_status", f"{argv[0]} ended with {_status(process)}{_complaint(complained)}")
-    return bytes(printed)
+class Command:
+    """A tool that prints what it has to say and ends."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        timeout_s: float,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.argv = argv
+        self.environment = environment
+        self.timeout_s = timeout_s
+        self._now_s = now_s
+        self._left: Running | None = None
+        """One that did not end when it was killed: it hangs in the kernel, on a device that is gone."""
+
+    def run(self) -> bytes:
+        """What it prints. Raises CommandFailed where it does not end well, and in time."""
+        _check_ended(self._left, self.argv)
+        until_s = self._now_s() + self.timeout_s
+        self._left = process = _started(self.argv, self.environment)
+        printed, complained = bytearray(), bytearray()
+        try:
+            with contextlib.closing(_said(process, lambda: until_s - self._now_s())) as said:
+                for stream, some in said:
+                    _keep(printed if stream is process.stdout else complained, some, stream is process.stdout)
+        except TimeoutError:
+            raise CommandFailed("timeout", f"{self.argv[0]} did not end within {self.timeout_s:g} s") from None
+        finally:
+            _end(process)
+        if process.returncode != 0:
+            raise CommandFailed("exit_status", f"{self.argv[0]} ended with {_status(process)}{_complaint(complained)}")
+        return bytes(printed)
 
 
 class Line(NamedTuple):
@@ -93,6 +109,7 @@ class Lines:
             return taken
         detail = f"{self._argv[0]} {self._tool.told_end()}"
         if self._now_ns() - self.started_ns >= RESTART_NS:
+            _check_ended(self._tool.process, self._argv)
             self._start()
         raise CommandFailed("ended", detail)
 
@@ -142,6 +159,13 @@ class _Tool:
         if self._why:
             return f"was killed: {self._why}"
         return f"ended with {_status(self.process)}{_complaint(self._complained)}"
+
+
+def _check_ended(process: Running | None, argv: Sequence[str]) -> None:
+    """One after another, so that a device that hangs does not gather processes. Raises CommandFailed."""
+    if process is not None and process.poll() is None:
+        detail = f"{argv[0]} of before, process {process.pid}, was killed and has not ended: it may hang in the kernel"
+        raise CommandFailed("unkillable", detail)
 
 
 def _started(argv: Sequence[str], environment: Mapping[str, str]) -> Running:
@@ -223,7 +247,7 @@ def _end(process: Running) -> None:
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-    # One that hangs in the kernel is waited for by the module itself, when the next one is started.
+    # One that hangs in the kernel, or that is not ours to kill, is looked for before the next one is started.
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(REAP_S)
 

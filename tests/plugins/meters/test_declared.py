@@ -157,7 +157,7 @@ def test_a_residual_is_declared_for_what_it_is(bmc: WebService) -> None:
 
 
 def test_what_is_left_of_a_model_is_modelled(bmc: WebService) -> None:
-    source = residual(bmc, server=server(bmc, grade="modelled"))
+    source = residual(bmc, server=server(bmc, grade="modelled", basis="a curve"))
     assert meters(source)["groq-lpu"].grade == "modelled"
 
 

@@ -30,7 +30,7 @@ CARDS = {
 
 
 def table(**keys: Any) -> MeterTable:
-    made = typed({"max_power_w": 5_000.0, **keys}, MeterTable, "test")
+    made = typed({"max_power_w": 5_000.0, **keys}, MeterTable, "test: meters[0]")
     check([made], "test")
     return made
 
@@ -74,6 +74,11 @@ def test_a_server_by_its_declaration() -> None:
             basis="BMC",
         )
     ]
+
+
+def test_what_is_not_measured_says_so() -> None:
+    (meter,) = meters(bound({**SERVER, "grade": "modelled", "basis": "the vendor's estimate"}))
+    assert (meter.grade, meter.sensor_class, meter.basis) == ("modelled", "modelled", "the vendor's estimate")
 
 
 def two_cards(first: Any = "43.9W", second: Any = "6.1W") -> Output:
@@ -202,6 +207,8 @@ def test_pointers(pointer: str, expected: Any) -> None:
         ({"json": {"power_w": "/p"}, "ids": ["a"]}, "no `id`"),
         ({"json": {"power_w": "/p"}, "max_power_w": None}, "the most that it can draw"),
         ({"pattern": "(?P<power_w>.)", "each": "/x"}, "pointer"),
+        ({"pattern": "(?P<power_w>.)", "grade": "modelled"}, "say what a figure of grade `modelled` rests on"),
+        ({"pattern": "(?P<power_w>.)", "grade": "counter"}, "grade"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(keys: dict[str, Any], said: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from joulefleet_plugins.meters import process
-from joulefleet_plugins.meters.process import CommandFailed, Lines, run
+from joulefleet_plugins.meters.process import Command, CommandFailed, Lines
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 Make = Callable[[str], list[str]]
@@ -26,6 +26,10 @@ def tool(tmp_path: Path) -> Make:
         return [str(path)]
 
     return make
+
+
+def run(argv: list[str], environment: dict[str, str], timeout_s: float) -> bytes:
+    return Command(argv, environment, timeout_s).run()
 
 
 def refused(argv: list[str], timeout_s: float = 20.0) -> CommandFailed:
@@ -95,6 +99,31 @@ def test_children_that_hold_the_output_delay_nobody_and_do_not_stay(tool: Make, 
     pid = tmp_path / "pid"
     assert run(tool(f"sleep 600 & echo $! > {pid}; echo 12 W"), ENVIRONMENT, 20) == b"12 W\n"
     until(lambda: not lives(int(pid.read_text())))
+
+
+def test_a_tool_that_cannot_be_killed_is_not_joined_by_others(
+    tool: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids, free = tmp_path / "pids", tmp_path / "free"
+    argv = tool(f"echo $$ >> {pids}; [ -e {free} ] || exec sleep 600")
+    command = Command(argv, ENVIRONMENT, 0.5)
+    kill = process._kill
+    monkeypatch.setattr(process, "_kill", lambda process: None)
+    monkeypatch.setattr(process, "REAP_S", 0.01)
+    codes = []
+    for _ in range(3):
+        with pytest.raises(CommandFailed) as raised:
+            command.run()
+        codes.append(raised.value.code)
+    assert codes == ["timeout", "unkillable", "unkillable"]
+    assert command._left is not None
+    assert pids.read_text() == f"{command._left.pid}\n"
+    kill(command._left)
+    command._left.wait(20)
+    free.touch()
+    assert Command(argv, ENVIRONMENT, 20).run() == b""
+    command.timeout_s = 20
+    assert command.run() == b""
 
 
 def test_five_megabytes_are_too_much(tool: Make) -> None:
