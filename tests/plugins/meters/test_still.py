@@ -29,11 +29,18 @@ def test_a_value_that_moves_again_is_taken_again() -> None:
     ]
 
 
-def test_a_time_stamp_under_which_values_move_is_never_believed_again() -> None:
+def test_a_time_stamp_under_which_values_move_is_the_time_of_something_else() -> None:
     still = Still()
-    codes(still, [(0, 350, "boot", 0), (10, 351, "boot", 0)])
+    codes(still, [(0, 350, "boot", 0), (10, 351, "boot", 0), (20, 352, "boot", 0)])
     assert still.stamp_lies
-    assert not any(codes(still, ((10 * k, 351, "boot", 0) for k in range(2, 1000))))
+    assert not any(codes(still, ((10 * k, 352, "boot", 0) for k in range(3, 1000))))
+
+
+def test_a_value_that_moved_once_before_its_time_stamp_makes_no_lie_of_it() -> None:
+    still = Still()
+    codes(still, [(0, 350, "a", 0), (10, 351, "a", 0), (20, 351, "b", 0)])
+    assert not still.stamp_lies
+    assert codes(still, [(90, 351, "b", 0)]) == ["stale"]
 
 
 def test_without_a_time_stamp_a_value_is_stuck_when_the_others_move_for_half_an_hour() -> None:
