@@ -4,7 +4,6 @@ import hmac
 import ipaddress
 import os
 import secrets
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import msgspec
 
 from joulefleet.config import ConfigError
 from joulefleet.delivery import Batch
-from joulefleet.token import KEY_BYTES, Keys, TokenRefused, check, mint
+from joulefleet.token import KEY_BYTES, NOT_KNOWN, Keys, TokenRefused, check, load_keys, mint
 from joulefleet.units import ns_to_s
 
-NOT_KNOWN = ("no_token", "malformed_token", "unknown_key", "expired_token")
-"""Refusals that another token of the same server would mend: 401; the others are 403."""
 NEW_KEY_ID = "k1"
 SHORTEST_SECRET = 16
 SECONDS_A_DAY = 86_400
@@ -36,13 +33,6 @@ class Refused(Exception):
 
 class _Writer(msgspec.Struct):
     server: str = ""
-
-
-class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fleet's keys by id, as hexadecimal digits, and the least valid generation by server."""
-
-    keys: dict[str, str]
-    least_generation: dict[str, int] = {}
 
 
 class Gate:
@@ -96,20 +86,6 @@ def bearer(header: str | None) -> str:
     """The token of an Authorization header; empty where there is none."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def load_keys(path: Path) -> Keys:
-    """The key file. Raises ConfigError, which never tells a key."""
-    try:
-        found = msgspec.convert(tomllib.loads(path.read_text(encoding="ascii")), KeyFile)
-        keys = {key_id: bytes.fromhex(text) for key_id, text in found.keys.items()}
-    except OSError as error:
-        raise ConfigError(str(path), "", f"the keys cannot be read: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError):
-        raise ConfigError(str(path), "keys", "expected ids with hexadecimal digits, and least_generation") from None
-    if not keys or any(len(key) < KEY_BYTES for key in keys.values()):
-        raise ConfigError(str(path), "keys", f"expected at least one key of {KEY_BYTES} bytes")
-    return Keys(keys=keys, least_generation=found.least_generation)
 
 
 def new_token(server: str, key_file: Path, generation: int, days: int | None, now_ns: int) -> tuple[str, str, int]:

@@ -1,12 +1,11 @@
 """The collector's configuration: where it listens, where it keeps what it takes, and by which policy it accounts."""
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from joulefleet.config import ConfigError, load
+from joulefleet.config import ConfigError, is_loopback, load
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.retention import Keep
@@ -111,11 +110,7 @@ def _check_share(config: CollectorConfig, where: str) -> None:
 
 def _check_reach(listen: Listen, auth: Auth, where: str) -> None:
     """Whoever reaches the port could write as anyone, and whoever listens on the way could read a token."""
-    try:
-        loopback = listen.host == "localhost" or ipaddress.ip_address(listen.host).is_loopback
-    except ValueError:
-        loopback = False
-    if loopback or (auth.key_file and listen.has_tls):
+    if is_loopback(listen.host) or (auth.key_file and listen.has_tls):
         return
     missing = " and ".join(
         name

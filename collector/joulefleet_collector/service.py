@@ -19,11 +19,12 @@ from aiohttp import web
 
 from joulefleet.config import ConfigError
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
+from joulefleet.token import load_keys
 from joulefleet.units import ns_to_s
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.app import make_app
-from joulefleet_collector.auth import OPEN, Gate, load_keys, read_secret
+from joulefleet_collector.auth import OPEN, Gate, read_secret
 from joulefleet_collector.config import Auth, CollectorConfig, Listen
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.metrics import Meters

@@ -1,5 +1,6 @@
 """Configuration: TOML into typed structs, where an unknown key or a wrong type is refused by name."""
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
@@ -47,3 +48,11 @@ def typed(table: dict[str, Any], form: type[T], where: str) -> T:
         field = _FIELD.search(sentence)
         key = path.rstrip("`") + (f".{field[1]}" if field else "")
         raise ConfigError(where, key.lstrip("."), sentence[:1].lower() + sentence[1:]) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at this host, a name or an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,12 +10,18 @@ import base64
 import hashlib
 import hmac
 import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
+from joulefleet.config import ConfigError
+
 FORM = re.compile(r"jf1\.([A-Za-z0-9_-]{1,32})\.(\d{1,9})\.(\d{1,12})\.([A-Za-z0-9_-]{43})", re.ASCII)
 KEY_BYTES = 32
+NOT_KNOWN = ("no_token", "malformed_token", "unknown_key", "expired_token")
+"""Refusals that another token of the same server would mend: HTTP 401; the others are 403."""
 
 
 class TokenRefused(Exception):
@@ -32,10 +38,31 @@ class TokenRefused(Exception):
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """What a collector knows: keys by id, and the least valid generation by server (1 where none is named)."""
+    """What a collector or relay knows: keys by id, and the least valid generation by server (1 where none is named)."""
 
     keys: Mapping[str, bytes]
     least_generation: Mapping[str, int] = {}
+
+
+class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fleet's keys by id, as hexadecimal digits, and the least valid generation by server."""
+
+    keys: dict[str, str]
+    least_generation: dict[str, int] = {}
+
+
+def load_keys(path: Path) -> Keys:
+    """The key file. Raises ConfigError, which never tells a key."""
+    try:
+        found = msgspec.convert(tomllib.loads(path.read_text(encoding="ascii")), KeyFile)
+        keys = {key_id: bytes.fromhex(text) for key_id, text in found.keys.items()}
+    except OSError as error:
+        raise ConfigError(str(path), "", f"the keys cannot be read: {error.strerror}") from None
+    except (ValueError, msgspec.ValidationError):
+        raise ConfigError(str(path), "keys", "expected ids with hexadecimal digits, and least_generation") from None
+    if not keys or any(len(key) < KEY_BYTES for key in keys.values()):
+        raise ConfigError(str(path), "keys", f"expected at least one key of {KEY_BYTES} bytes")
+    return Keys(keys=keys, least_generation=found.least_generation)
 
 
 def mint(key_id: str, key: bytes, server: str, generation: int = 1, expires_s: int = 0) -> str:

@@ -1,10 +1,13 @@
 """Tokens: a server writes as itself, and nothing else lets anyone write as it."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet.token import Keys, TokenRefused, check, mint
+from joulefleet.config import ConfigError
+from joulefleet.token import Keys, TokenRefused, check, load_keys, mint
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 KNOWN = Keys(keys={"2026": KEY}, least_generation={"gpu-2": 3})
@@ -54,3 +57,26 @@ def test_a_token_with_any_character_changed_is_refused(data: st.DataObject) -> N
 def test_a_key_id_that_cannot_be_named() -> None:
     with pytest.raises(ValueError, match="key id"):
         mint("a.b", KEY, "gpu-1")
+
+
+def test_the_keys_of_a_file_and_the_least_generations(tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[keys]\nk1 = "{KEY.hex()}"\n\n[least_generation]\n"gpu-2" = 3\n')
+    assert load_keys(path) == Keys(keys={"k1": KEY}, least_generation={"gpu-2": 3})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[keys]\n", '[keys]\na = "zz"\n', '[keys]\na = "abcd"\n', "keys = 1\n", "=", "[x]\n"]
+)
+def test_a_bad_key_file_is_named_and_not_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_keys(path)
+    assert "keys.toml" in str(caught.value)
+    assert "abcd" not in str(caught.value)
+
+
+def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_keys(tmp_path / "none.toml")
