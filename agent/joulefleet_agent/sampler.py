@@ -107,6 +107,7 @@ class Reader(threading.Thread):
         self._reprobe_s = reprobe_s
         self._not_before_s = 0.0
         self._last_fault = ""
+        self._declared: tuple[Meter | Engine, ...] = ()
 
     def run(self) -> None:
         """Open, read, wait, until told to stop."""
@@ -132,7 +133,7 @@ class Reader(threading.Thread):
         self.busy_since_ns, self._not_before_s = self._boot_ns(), 0.0
         try:
             source = self._configured.opener(self._configured.table)
-            opened = Opened(self.source_name, tuple(source.declares))
+            self._declared = tuple(source.declares)
             self.deadline_ns = source.deadline_ns
         except SourceUnavailable as error:
             self._not_before_s = error.again_s
@@ -144,7 +145,7 @@ class Reader(threading.Thread):
         except Exception as error:  # a source's fault must not end the agent
             self._put(Absent(self.source_name, "fault", f"{type(error).__name__}: {error}"))
         else:
-            self._put(opened)
+            self._put(Opened(self.source_name, self._declared))
             return source
         finally:
             self.busy_since_ns = 0
@@ -171,8 +172,15 @@ class Reader(threading.Thread):
         if ended_ns - started_ns > max(self.deadline_ns, source.period_ns):
             readings = (_hung(ended_ns - started_ns),)
         self._last_fault = "" if readings and not isinstance(readings[0], Failure) else self._last_fault
+        self._note_declared(tuple(source.declares))
         self._put(Said(self.source_name, (started_ns + ended_ns) // 2, readings))
         return True
+
+    def _note_declared(self, declares: tuple[Meter | Engine, ...]) -> None:
+        """Tell of a source that tells of other things than when it was opened, before what it says of them."""
+        if declares != self._declared:
+            self._declared = declares
+            self._put(Opened(self.source_name, declares))
 
     def _failed(self, code: str, detail: str) -> tuple[Reading, ...]:
         if detail != self._last_fault:

@@ -15,7 +15,8 @@ class Source(Protocol):
     """
 
     declares: tuple[Meter | Engine, ...]
-    """What it tells of, for as long as the source is open; a failing meter stays declared."""
+    """What it tells of; a failing meter stays declared. May change with a read where the interface itself says that
+    something else is there now."""
     period_ns: int
     deadline_ns: int
     """A read that takes longer marks what it declares as `hung`; the others go on."""

@@ -124,6 +124,21 @@ def test_a_source_is_opened_with_its_table_and_read_again_and_again(sampler: Sam
     assert tables == [{"key": "value"}]
 
 
+def test_a_source_that_declares_something_else_says_so_before_it_reads_it(sampler: Sampler) -> None:
+    reads = iter(range(10**6))
+
+    def read() -> Sequence[Reading]:
+        if next(reads) == 2:
+            made.declares = (BOARD, OTHER)
+        return value(1)
+
+    made = Made(read)
+    sampler.start("a", lambda _table: made)
+    assert sampler.next(Opened).declares == (BOARD,)
+    kinds = [type(sampler.events.get(timeout=WAIT_S)) for _ in range(4)]
+    assert kinds == [Said, Said, Opened, Said]
+
+
 def test_a_source_that_hangs_for_ever_costs_the_others_no_reading(sampler: Sampler, tmp_path: Path) -> None:
     """The one reads a FIFO that nobody writes."""
     fifo = tmp_path / "fifo"
