@@ -215,7 +215,7 @@ class SnmpSource:
             found = fed(self._pdu, feed.outlet, answers)
             self._watches[feed].check(found.stamp)
         except NotFed as error:
-            return error
+            return _bare(error)
         return found
 
 
@@ -223,7 +223,12 @@ def _tried(ask: Ask, oids: list[str]) -> Mapping[str, object] | NotFed:
     try:
         return ask(oids)
     except NotFed as error:
-        return error
+        return _bare(error)
+
+
+def _bare(error: NotFed) -> NotFed:
+    # With its traceback it would keep the session, and so the socket, that failed.
+    return NotFed(error.code, error.detail)
 
 
 def _place(feed: Feed) -> tuple[str, int]:
