@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -24,23 +25,26 @@ config_file = click.option(
 )
 
 
-class WithDemo(click.Group):
-    """Loads the demonstration where it is asked for: the daemon does without what it needs."""
+LATER = {"demo": "joulefleet_agent.demo", "relay": "joulefleet_agent.relay_cli"}
+"""Commands that are loaded when they are asked for: the daemon does without what they need."""
+
+
+class WithLater(click.Group):
+    """Knows the commands of LATER without loading them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
-        return sorted([*super().list_commands(ctx), "demo"])
+        return sorted([*super().list_commands(ctx), *LATER])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name."""
-        if cmd_name != "demo":
+        if cmd_name not in LATER:
             return super().get_command(ctx, cmd_name)
-        from joulefleet_agent.demo import demo  # noqa: PLC0415 - see above
+        command: click.Command = getattr(import_module(LATER[cmd_name]), cmd_name)
+        return command
 
-        return demo
 
-
-@click.group(cls=WithDemo)
+@click.group(cls=WithLater)
 def agent() -> None:
     """Read the meters and engines of this server and deliver whole windows to a collector."""
 
