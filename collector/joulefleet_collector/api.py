@@ -9,11 +9,11 @@ import msgspec
 
 from joulefleet.grid import HOUR_NS, floor_to, rfc3339
 from joulefleet.units import NS_PER_S, s_to_ns, us_to_ns
-from joulefleet_collector.rows import SERVER_TAGS, USAGE, Row
+from joulefleet_collector.rows import SENSOR_SUMS, SERVER_TAGS, USAGE, Row
 from joulefleet_collector.store.overlap import gaps
-from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, NotKept, Overlap, Question, Step, Store
+from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, NotKept, Overlap, Question, Step, Store, Total
 from joulefleet_collector.usage import ledger_figures, usage_figures
-from joulefleet_collector.warnings import LEDGER_IS_WIDER, warnings
+from joulefleet_collector.warnings import LEDGER_IS_WIDER, SENSOR_TAGS, SENSORS, of_sensors, warnings
 
 DEFAULT_SINCE_NS = DAY_NS
 ENGINE_TAGS = frozenset(USAGE.tags) - {"boundary"}
@@ -173,9 +173,19 @@ def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
         "ledger": entries,
         "warnings": [
             *warnings(usage, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
+            *of_sensors(_sensors(store, asked, ledger)),
             *([LEDGER_IS_WIDER] if of_server != asked.where else []),
         ],
     }
+
+
+def _sensors(store: Store, asked: UsageQuestion, ledger: Sequence[Total]) -> list[Total]:
+    """The meters' rows, where the ledger tells that something is wrong with one: they are many."""
+    if not any(total.fields.get(field) for total in ledger for field in SENSOR_SUMS):
+        return []
+    where = {name: values for name, values in asked.where.items() if name not in USAGE.tags}
+    fields = tuple(field for field, _, _ in SENSORS)
+    return store.ask(msgspec.structs.replace(_question("meter", asked, "none", SENSOR_TAGS, where), fields=fields))
 
 
 def _question(

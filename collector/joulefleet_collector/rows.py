@@ -27,6 +27,12 @@ COUNT_FIELDS = (
     "cached_tokens",
     "output_tokens",
 )
+SENSOR_SUMS = (
+    "unvalidated_j",  # metered by counters that have not yet agreed with their gauge
+    "disagreeing_j",  # metered by sensors that disagree with others
+    "faulty_s",  # of all meters of a boundary together: stuck, implausible, hung, stale
+)
+"""Fields of a ledger that tell of sensors which are not well; which ones, the rows of meters say."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -96,9 +102,7 @@ LEDGER = RowKind(
         "late_j",
         "rejected_j",
         "metered_j",
-        "unvalidated_j",  # metered by counters that have not yet agreed with their gauge
-        "disagreeing_j",  # metered by sensors that disagree with others
-        "faulty_s",  # of all its meters together: stuck, implausible, hung, stale
+        *SENSOR_SUMS,
         *(f"{grade}_j" for grade in GRADES),  # metered by grade
         *(f"class_{name}_j" for name in SENSOR_CLASSES),
         *(f"unmetered_{name}" for name in COUNT_FIELDS),

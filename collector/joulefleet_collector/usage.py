@@ -11,7 +11,7 @@ import msgspec
 
 from joulefleet.describe import GRADES
 from joulefleet.units import kwh_per_million, wh_per_thousand
-from joulefleet_collector.rows import COUNT_FIELDS, METHODS
+from joulefleet_collector.rows import COUNT_FIELDS, METHODS, SENSOR_SUMS
 from joulefleet_collector.store.store import Total
 
 OK_COVERAGE = 0.95
@@ -192,7 +192,7 @@ def ledger_figures(total: Total) -> Figures:
     sums = total.fields
     covered = share(sums.get("covered_s"), sums.get("window_s"))
     names = ("metered_j", "active_j", "idle_j", "idle_unallocated_j", "unattributed_j", "unmatched_j")
-    apart = ("residual_uj", "other_j", "late_j", "rejected_j", "covered_s", "window_s")
+    apart = ("residual_uj", "other_j", "late_j", "rejected_j", "covered_s", "window_s", *SENSOR_SUMS)
     power_w = share(sums.get("metered_j"), sums.get("covered_s"))
     return {
         **total.tags,

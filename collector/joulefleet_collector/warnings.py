@@ -21,6 +21,56 @@ LEDGER_IS_WIDER: Notice = {
 }
 """Said where a filter names tags that only engines have."""
 
+SENSOR_TAGS = ("server", "meter", "simulated")
+"""Tags by which the rows of meters are asked for."""
+SENSORS: tuple[tuple[str, str, Notice], ...] = (
+    (
+        "disagreeing_j",
+        "J were told by {} that disagree with another sensor: {}",
+        {
+            "code": "sensor_disagreement",
+            "mend": "counter and gauge, or two sources of one thing, are more than 5 % apart, or parts exceed their"
+            " whole; 'joulefleet doctor' on that server lists the sources, and the agent's config can leave one out",
+        },
+    ),
+    (
+        "stuck_s",
+        "s passed while the counters of {} stood still: {}",
+        {
+            "code": "stuck",
+            "mend": "after ten minutes the power gauge is told instead, as grade integrated; a reload of the driver, or"
+            " a newer one, may let the counter go on",
+        },
+    ),
+    (
+        "implausible_s",
+        "s were refused of {} whose readings no such device can give: {}",
+        {"code": "implausible", "mend": "look at the unit and the rated maximum that its source declares"},
+    ),
+    (
+        "hung_s",
+        "s are missing of {} that did not answer in time: {}",
+        {"code": "hung", "mend": "look at that device, its driver or its BMC"},
+    ),
+    (
+        "stale_s",
+        "s are missing of {} that made no new value: {}",
+        {"code": "stale", "mend": "look at what makes the value: a BMC, an exporter or its sensor"},
+    ),
+    (
+        "unvalidated_j",
+        "J were told by {} not yet seen to agree with the power gauge beside them: {}",
+        {
+            "code": "unvalidated",
+            "mend": "a minute of load proves them; where they stay so under load, counter and gauge are a factor of two"
+            " apart, and one of them is wrong",
+        },
+    ),
+)
+"""What may be wrong with sensors: the field of their rows that tells it, and the notice."""
+NAMED_SENSORS = 3
+"""So many are named in a sentence; up to ten times as many in JSON."""
+
 
 def warnings(
     usage: Sequence[Total],
@@ -105,6 +155,35 @@ def _loss(row: Row) -> Notice:
         "message": f"the agent of '{server}' has lost {lost['lost_windows']:,.0f} windows"
         f" ({_rounded(lost['lost_s'])} s, {_rounded(lost['lost_j'])} J)"
         f" and holds {lost['refused_windows']:,.0f} that the collector refused",
+    }
+
+
+def of_sensors(sensors: Sequence[Total]) -> list[Notice]:
+    """One per fault that meters' rows tell, by SENSOR_TAGS; simulated and real ones apart."""
+    found = []
+    for field, sentence, notice in SENSORS:
+        for simulated in sorted({total.tags.get("simulated", "") for total in sensors}):
+            those = [one for one in sensors if one.tags.get("simulated", "") == simulated and one.fields.get(field)]
+            if those:
+                found.append(_sensor(sorted(those, key=lambda one: -one.fields[field]), field, sentence, notice))
+    return found
+
+
+def _sensor(worst: Sequence[Total], field: str, sentence: str, notice: Notice) -> Notice:
+    total = _summed(worst, field)
+    named = ", ".join(f"'{one.tags.get('meter')}' of '{one.tags.get('server')}'" for one in worst[:NAMED_SENSORS])
+    more = f" and {len(worst) - NAMED_SENSORS:,} more" if len(worst) > NAMED_SENSORS else ""
+    several = f"{len(worst):,} sensor{'s' if len(worst) > 1 else ''}"
+    return {
+        "code": notice["code"],
+        "simulated": worst[0].tags.get("simulated") == "true",
+        field: total,
+        "sensors": len(worst),
+        "worst": [
+            {"server": one.tags.get("server", ""), "meter": one.tags.get("meter", ""), field: one.fields[field]}
+            for one in worst[: 10 * NAMED_SENSORS]
+        ],
+        "message": f"{_rounded(total)} {sentence.format(several, named + more)}; {notice['mend']}",
     }
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from joulefleet.grid import HOUR_NS
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Losses, Window
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.api import BadQuestion, answer_usage, instant, parse_export, parse_usage, rfc3339
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -194,3 +196,21 @@ def test_where_minutes_are_gone_the_answer_is_about_whole_hours_and_says_so(
     assert [row["energy_j"] for row in widened["rows"]] == [300.0]
     with pytest.raises(BadQuestion, match="whole hours or days"):
         answer(("step", "minute"))
+
+
+def test_sensors_that_are_not_well_are_named_where_the_ledger_tells_of_any(
+    store: EmbeddedStore, a_window: Callable[..., Window]
+) -> None:
+    assert not {"unvalidated", "hung"} & {one["code"] for one in asked(store)["warnings"]}
+    window = a_window("ill", 3, 600.0, 10)
+    (meter,) = window.meters
+    ill = msgspec.structs.replace(meter, states=("unvalidated",), gaps_ns={"hung": 2 * NS_PER_S})
+    window = msgspec.structs.replace(window, meters=(ill,))
+    store.write([Accounted(window, window.encode(), account(window, Policy()))], 1)
+    answer = asked(store, ("by", "server"), ("boundary", "server"))
+    told = {one["code"]: one for one in answer["warnings"] if "worst" in one}
+    assert told["unvalidated"]["worst"] == [{"server": "ill", "meter": meter.meter.id, "unvalidated_j": 600.0}]
+    assert told["hung"]["hung_s"] == 2.0
+    (entry,) = [one for one in answer["ledger"] if one["server"] == "ill"]
+    assert (entry["unvalidated_j"], entry["disagreeing_j"], entry["faulty_s"]) == (600.0, 0.0, 2.0)
+    assert not [one for one in asked(store, ("server", "a"))["warnings"] if "worst" in one]

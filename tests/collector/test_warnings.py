@@ -3,7 +3,7 @@
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
-from joulefleet_collector.warnings import warnings
+from joulefleet_collector.warnings import of_sensors, warnings
 
 
 def usage(boundary: str, simulated: str = "false", start: int | None = None, **sums: float) -> Total:
@@ -102,3 +102,25 @@ def test_models_and_catalogues_say_what_to_install() -> None:
     assert [one["code"] for one in found] == ["modelled", "idle_from_catalogue"]
     assert found[0]["modelled_share"] == 0.25
     assert "joulefleet doctor" in str(found[0]["message"])
+
+
+def sensor(meter: str, server: str = "gpu-7", simulated: str = "false", **sums: float) -> Total:
+    return Total(None, {"server": server, "meter": meter, "simulated": simulated}, sums)
+
+
+def test_sensors_that_are_not_well_are_named_the_worst_first() -> None:
+    several = [sensor(f"GPU-{k}", disagreeing_j=float(k)) for k in range(40)]
+    found = of_sensors([*several, sensor("psu", "gpu-8", stuck_s=60.0), sensor("dram", hung_s=0.0)])
+    assert [one["code"] for one in found] == ["sensor_disagreement", "stuck"]
+    assert (found[0]["sensors"], found[0]["disagreeing_j"], found[0]["simulated"]) == (39, 780.0, False)
+    assert "780 J were told by 39 sensors" in str(found[0]["message"])
+    assert "'GPU-39' of 'gpu-7', 'GPU-38' of 'gpu-7', 'GPU-37' of 'gpu-7' and 36 more; " in str(found[0]["message"])
+    assert "'joulefleet doctor'" in str(found[0]["message"])
+    worst = found[0]["worst"]
+    assert isinstance(worst, list) and len(worst) == 30
+    assert found[1]["worst"] == [{"server": "gpu-8", "meter": "psu", "stuck_s": 60.0}]
+
+
+def test_simulated_sensors_are_told_apart() -> None:
+    both = [sensor("a", simulated=kind, unvalidated_j=1.0) for kind in ("true", "false")]
+    assert [one["simulated"] for one in of_sensors(both)] == [False, True]
