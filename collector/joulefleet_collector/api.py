@@ -13,7 +13,7 @@ from joulefleet_collector.rows import SENSOR_SUMS, SERVER_TAGS, USAGE, Row
 from joulefleet_collector.store.overlap import gaps
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, NotKept, Overlap, Question, Step, Store, Total
 from joulefleet_collector.usage import ledger_figures, usage_figures
-from joulefleet_collector.warnings import LEDGER_IS_WIDER, SENSOR_TAGS, SENSORS, of_sensors, warnings
+from joulefleet_collector.warnings import LEDGER_IS_WIDER, SENSOR_FIELDS, SENSOR_TAGS, of_sensors, warnings
 
 DEFAULT_SINCE_NS = DAY_NS
 ENGINE_TAGS = frozenset(USAGE.tags) - {"boundary"}
@@ -184,8 +184,8 @@ def _sensors(store: Store, asked: UsageQuestion, ledger: Sequence[Total]) -> lis
     if not any(total.fields.get(field) for total in ledger for field in SENSOR_SUMS):
         return []
     where = {name: values for name, values in asked.where.items() if name not in USAGE.tags}
-    fields = tuple(field for field, _, _ in SENSORS)
-    return store.ask(msgspec.structs.replace(_question("meter", asked, "none", SENSOR_TAGS, where), fields=fields))
+    question = _question("meter", asked, "none", SENSOR_TAGS, where)
+    return store.ask(msgspec.structs.replace(question, fields=SENSOR_FIELDS))
 
 
 def _question(

@@ -68,6 +68,8 @@ SENSORS: tuple[tuple[str, str, Notice], ...] = (
     ),
 )
 """What may be wrong with sensors: the field of their rows that tells it, and the notice."""
+SENSOR_FIELDS = ("energy_j", *(field for field, _, _ in SENSORS))
+"""What is asked of these rows."""
 NAMED_SENSORS = 3
 """So many are named in a sentence; up to ten times as many in JSON."""
 
@@ -163,10 +165,16 @@ def of_sensors(sensors: Sequence[Total]) -> list[Notice]:
     found = []
     for field, sentence, notice in SENSORS:
         for simulated in sorted({total.tags.get("simulated", "") for total in sensors}):
-            those = [one for one in sensors if one.tags.get("simulated", "") == simulated and one.fields.get(field)]
+            of_kind = [one for one in sensors if one.tags.get("simulated", "") == simulated]
+            those = [one for one in of_kind if one.fields.get(field, 0.0) > _unnoticed(one, field)]
             if those:
                 found.append(_sensor(sorted(those, key=lambda one: -one.fields[field]), field, sentence, notice))
     return found
+
+
+def _unnoticed(one: Total, field: str) -> float:
+    """Up to so much nobody need be told: each new counter has a first minute."""
+    return one.fields.get("energy_j", 0.0) / 20 if field == "unvalidated_j" else 0.0
 
 
 def _sensor(worst: Sequence[Total], field: str, sentence: str, notice: Notice) -> Notice:

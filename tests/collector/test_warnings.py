@@ -121,6 +121,11 @@ def test_sensors_that_are_not_well_are_named_the_worst_first() -> None:
     assert found[1]["worst"] == [{"server": "gpu-8", "meter": "psu", "stuck_s": 60.0}]
 
 
+def test_the_first_minute_of_a_counter_is_no_news() -> None:
+    assert of_sensors([sensor("a", unvalidated_j=5.0, energy_j=100.0)]) == []
+    assert of_sensors([sensor("a", unvalidated_j=5.1, energy_j=100.0)])[0]["unvalidated_j"] == 5.1
+
+
 def test_simulated_sensors_are_told_apart() -> None:
     both = [sensor("a", simulated=kind, unvalidated_j=1.0) for kind in ("true", "false")]
     assert [one["simulated"] for one in of_sensors(both)] == [False, True]
