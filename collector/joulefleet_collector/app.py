@@ -31,6 +31,7 @@ from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.config import Role
 from joulefleet_collector.ingest import Ingest
+from joulefleet_collector.meters import answer_meters
 from joulefleet_collector.metrics import Meters
 from joulefleet_collector.operating import Operating
 from joulefleet_collector.sorting import Decode
@@ -62,6 +63,7 @@ def make_app(
     app.router.add_get(STREAM_PATH, streams.serve if takes else _takes_none)
     app.router.add_get(BATCH_PATH, door.export if answers else _answers_none)
     app.router.add_get("/v1/usage", door.usage if answers else _answers_none)
+    app.router.add_get("/v1/meters", door.meters if answers else _answers_none)
     app.router.add_get("/v1/agents", operating.agents if answers else _answers_none)
     app.router.add_post("/v1/agents/retire", operating.retire if answers else _answers_none)
     app.router.add_get("/metrics", operating.metrics if answers else operating.own_metrics)
@@ -137,6 +139,12 @@ class Door:
 
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
         return answer_usage(self._store, parse_usage(query, self._now_ns()))
+
+    async def meters(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/meters: which meters of one server make up each boundary."""
+        self._gate.read(_token(request), request.remote or "")
+        found = await self._asking.done(answer_meters, self._store, request.query)
+        return web.json_response(body=msgspec.json.encode(found))
 
     async def healthy(self, _: web.Request) -> web.StreamResponse:
         """GET /-/healthy: the process answers."""

@@ -73,6 +73,14 @@ async def test_packed_and_plain_batches_give_the_same_sums(collector: Collector,
     assert [(row["server"], row["joules_per_request"]) for row in usage["rows"]] == [("a", 60.0), ("b", 60.0)]
 
 
+async def test_the_meters_of_one_server_are_told(collector: Collector, a_window: AWindow) -> None:
+    await collector.post(plain(a_window("a")), **PLAIN)
+    status, told = await collector.get("/v1/meters?server=a")
+    assert (status, told["boundaries"][0]["boundary"], told["left_out"]) == (200, "server", [])
+    status, told = await collector.get("/v1/meters")
+    assert status == 400 and "/v1/meters?server=NAME" in told["error"]
+
+
 async def test_a_batch_sent_again_counts_once(collector: Collector, a_window: AWindow) -> None:
     for _ in range(3):
         assert (await collector.post(pack([a_window().encode()] * 2), **PACKED))[0] == 200
@@ -279,7 +287,7 @@ async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
             assert (status, "role ingest" in answer.get("error", "")) == ((200, False) if takes else (421, True))
             async with client.get("/v1/stream", headers={"Upgrade": "websocket"}) as response:
                 assert (response.status == 421) is not takes
-            for path in ("/v1/usage", "/v1/agents"):
+            for path in ("/v1/usage", "/v1/agents", "/v1/meters"):
                 status, answer = await collector.get(path)
                 assert (status, "role watch" in answer.get("error", "")) == ((200, False) if answers else (404, True))
             async with client.get("/v1/windows") as response:
