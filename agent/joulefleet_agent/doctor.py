@@ -1,5 +1,6 @@
 """`joulefleet doctor`: which sources can be read on this machine, and for each that cannot, why."""
 
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,31 +14,62 @@ from joulefleet.describe import Meter
 from joulefleet.gain import PPM
 from joulefleet.units import mw_to_w
 from joulefleet_agent.calibration import gains_of
-from joulefleet_agent.config import load_config, sources_of
+from joulefleet_agent.children import CannotGoOn
+from joulefleet_agent.config import AgentConfig, load_config, sources_of
+from joulefleet_agent.ending import stop_on_signal
 from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, agreements_of, probe
 from joulefleet_agent.sources import on_this_machine
+from joulefleet_agent.spool import SpoolUnavailable
 from joulefleet_agent.watch import Agreement, Seen
 
 WATCH_S = 3.0
+BLOCK_S = 20.0
 NOT_HERE = ("absent", "library_missing", "package_missing", "scrape_failed")
 """States that most machines have of most sources: where nobody asked for these, they are told in one block."""
 
 
 @click.command()
 @click.option("--config", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Try its sources.")
-@click.option("--seconds", default=WATCH_S, show_default=True, type=click.FloatRange(0, 600), help="How long to watch.")
+@click.option("--seconds", type=click.FloatRange(0, 600), help="How long to watch; of --disturbance, a block's length.")
+@click.option(
+    "--bundle", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write a redacted support file."
+)
+@click.option("--disturbance", "disturbed", is_flag=True, help="Measure what the agent itself adds.")
+@click.option("--alternations", default=10, show_default=True, type=click.IntRange(2, 1000), help="Of --disturbance.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def doctor(path: Path | None, seconds: float, json_: bool) -> None:
+def doctor(  # noqa: PLR0913, PLR0917 # one argument an option
+    path: Path | None, seconds: float | None, file: Path | None, disturbed: bool, alternations: int, json_: bool
+) -> None:
     """Try every source on this machine, or those of a config file, and say what each gives or how to mend it."""
     try:
-        findings = examine(path, seconds)
-    except ConfigError as error:
+        if disturbed:
+            lines, told_ = _disturbance(path, BLOCK_S if seconds is None else seconds, alternations)
+        else:
+            findings = examine(path, WATCH_S if seconds is None else seconds)
+            lines, told_ = told(findings, unasked=path is None), report(findings)
+            lines += _bundle(file, path, told_)
+    except FileExistsError as error:
+        raise Mendable(f"{file} exists already; name another file") from error
+    except (ConfigError, CannotGoOn, SpoolUnavailable, OSError) as error:
         raise Mendable(str(error)) from error
-    if json_:
-        click.echo(msgspec.json.format(msgspec.json.encode(report(findings)), indent=2).decode())
-        return
-    for line in told(findings, unasked=path is None):
-        click.echo(line)
+    click.echo(msgspec.json.format(msgspec.json.encode(told_), indent=2).decode() if json_ else "\n".join(lines))
+
+
+def _disturbance(path: Path | None, block_s: float, alternations: int) -> tuple[list[str], dict[str, Any]]:
+    from joulefleet_agent.disturbance import disturbance, told_plainly  # noqa: PLC0415 - it brings the whole agent
+
+    config = load_config(path) if path else AgentConfig()
+    found = disturbance(config, str(path or "doctor"), block_s, alternations, stop_on_signal())
+    return told_plainly(found), {**msgspec.structs.asdict(found), "on_less_off_w": found.interval}
+
+
+def _bundle(file: Path | None, path: Path | None, told_: dict[str, Any]) -> list[str]:
+    if file is None:
+        return []
+    from joulefleet_agent.bundle import bundle, write  # noqa: PLC0415 - only who asks for it needs it
+
+    write(file, bundle(told_, tomllib.loads(path.read_text(encoding="utf-8")) if path else None))
+    return ["", f"{file}: written without names, addresses and secrets; look through it before you send it"]
 
 
 def examine(path: Path | None, watch_s: float) -> list[Finding]:

@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from joulefleet.describe import Engine, Grade, Meter
+from joulefleet.gain import Gain
+from joulefleet_agent.calibration import add_gain, version_of
 from joulefleet_agent.doctor import doctor, told
 from joulefleet_agent.probe import Finding
 from joulefleet_agent.watch import Seen
@@ -113,3 +115,33 @@ def test_a_typo_is_one_sentence_and_exit_code_2(tmp_path: Path, source: str) -> 
     result = CliRunner().invoke(doctor, ["--config", path])
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert result.stderr.startswith(f"Error: {path}: ")
+
+
+def test_a_support_file_is_written_once_and_the_findings_are_told_beside_it(tmp_path: Path) -> None:
+    path = config(tmp_path, 'use = "simulated"\nboards = 1\nhardware = "canary"')
+    options = ["--seconds", "0.2", "--config", path, "--bundle", str(tmp_path / "b.json")]
+    result = CliRunner().invoke(doctor, options)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("ok  simulated")
+    assert f"{tmp_path / 'b.json'}: written without names, addresses and secrets" in result.output
+    told = json.loads((tmp_path / "b.json").read_text())
+    assert told["config"]["sources"] == [{"use": "simulated", "boards": 1, "hardware": "(text)"}]
+    assert told["doctor"]["findings"][0]["tried"] == "simulated"
+    again = CliRunner().invoke(doctor, options)
+    assert again.exit_code == 2 and "exists already" in again.stderr
+
+
+def test_what_is_calibrated_says_so(tmp_path: Path) -> None:
+    gain = Gain(meter="sim-board0", gain_ppm=1_040_000, uncertainty_ppm=11_000, reference="pdu", when="2026-01-01")
+    gain = msgspec.structs.replace(gain, version=version_of(gain))
+    add_gain(tmp_path / "gains.toml", gain)
+    path = Path(config(tmp_path, 'use = "simulated"\nboards = 1'))
+    path.write_text('calibration = "gains.toml"\n' + path.read_text())
+    result = CliRunner().invoke(doctor, ["--seconds", "0.2", "--config", str(path)])
+    assert f"gain 1.0400 (calibration {gain.version})" in result.output
+
+
+def test_nothing_is_said_of_a_disturbance_that_no_meter_measures(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor, ["--disturbance", "--config", config(tmp_path, 'use = "host_model"')])
+    assert result.exit_code == 2
+    assert "no meter here measures the power of this machine" in result.stderr
