@@ -44,6 +44,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/catch_up.py --servers 5 --hours 2 --after 3 --json bench-catch-up.json
 	$(BIN)/python benchmarks/peers.py --servers 200 --seconds 4 --turns 2 --json bench-peers.json
 	$(BIN)/python benchmarks/agent.py --seconds 20 --json bench-agent.json
+	$(BIN)/python benchmarks/tick.py --json bench-tick.json
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
