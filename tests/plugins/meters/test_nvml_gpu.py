@@ -8,6 +8,7 @@ import pytest
 
 from joulefleet import Meter, MeterReading, SourceUnavailable
 from joulefleet_plugins.meters import nvml
+from joulefleet_plugins.meters.nvml_ask import THROTTLES
 
 pytestmark = pytest.mark.gpu
 
@@ -37,3 +38,12 @@ def test_every_board_tells_energy_and_power_that_agree_roughly(source: Any) -> N
             assert after.counter_uj is not None
             mean_mw = (after.counter_uj - before.counter_uj) / 1_000 / (ended_s - began_s)
             assert 0.5 < mean_mw / after.power_mw < 2
+
+
+def test_every_board_tells_clocks_limit_and_processes_beside_its_energy(source: Any) -> None:
+    for one in source.read():
+        if isinstance(one, MeterReading) and "utilisation_pct" in one.gauges:
+            assert one.gauges["sm_clock_mhz"] > 0
+            assert one.gauges["power_limit_w"] > 0
+            assert {one.gauges[name] for name in THROTTLES} <= {0.0, 100.0}
+            assert one.activity_ns is not None
