@@ -79,6 +79,14 @@ class Residual:
         return None
 
 
+def _check(config: DeclaredConfig) -> None:
+    """No key is passed over in silence. Raises ConfigError."""
+    other, when = (("route",), "without") if config.server else (("id", "cards", "host_w", "server_meter"), "with")
+    for key in other:
+        if getattr(config, key) not in (None, "", {}):
+            raise ConfigError(WHERE, key, f"is used {when} `[sources.server]` only")
+
+
 def _named(config: DeclaredConfig) -> Profile:
     """The profile with what is otherwise here. Raises ConfigError."""
     profile = load_profile(config.profile, WHERE)
@@ -156,10 +164,11 @@ def opened(table: dict[str, Any], clock_ns: Callable[[], int] = time.monotonic_n
     """A declared accelerator, by a clock that nobody sets. Raises as `open`."""
     config = typed(table, DeclaredConfig, WHERE)
     profile = _named(config)
+    if not config.server and not profile.route:
+        expected = f"{profile.name} has no interface of its own: name the source of its server's input, and host_w"
+        raise ConfigError(WHERE, "server", expected)
+    _check(config)
     if not config.server:
-        if not profile.route:
-            expected = f"{profile.name} has no interface of its own: name the source of its server's input, and host_w"
-            raise ConfigError(WHERE, "server", expected)
         return _by_route(profile)
     if config.host_w is None:
         raise ConfigError(WHERE, "host_w", "say what the server draws without its cards, in watts")

@@ -37,7 +37,7 @@ class CommandFailed(Exception):
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
-        """`absent`, `permission`, `exit_status`, `timeout`, `too_large`, `ended` or `unkillable`."""
+        """`absent`, `permission`, `exit_status`, `timeout`, `too_large`, `ended`, `unkillable` or `kernel`."""
         self.detail = detail
         super().__init__(code, detail)
 
@@ -220,7 +220,10 @@ def _chunk(ready: selectors.BaseSelector, key: selectors.SelectorKey) -> bytes:
 @contextlib.contextmanager
 def _ending(process: Running) -> Iterator[int]:
     """A descriptor that can be read when the tool has ended, though it was not waited for."""
-    descriptor = os.pidfd_open(process.pid)
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError as error:
+        raise CommandFailed("kernel", f"tools need Linux 5.3 or later (pidfd_open): {error.strerror}") from error
     try:
         yield descriptor
     finally:

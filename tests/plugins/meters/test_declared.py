@@ -224,6 +224,9 @@ def test_of_several_server_meters_one_has_to_be_named(bmc: WebService) -> None:
         ({"server": {"use": "redfisch"}}, "server.use"),
         ({"server": {"url": "http://127.0.0.1/"}}, "server.use"),
         ({"watts": 3}, "watts"),
+        ({"route": {"period_s": 3}}, "route: is used without"),
+        ({"profile": "gaudi-3", "server": {}}, "host_w: is used with"),
+        ({"profile": "gaudi-3", "server": {}, "host_w": None, "cards": 8}, "cards: is used with"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused(bmc: WebService, keys: dict[str, Any], said: str) -> None:
