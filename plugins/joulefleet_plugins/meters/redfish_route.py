@@ -15,6 +15,7 @@ Unit = Literal["J", "kWh"]
 TO_UJ: dict[Unit, Callable[[float], int]] = {"J": j_to_uj, "kWh": kwh_to_uj}
 MOST_W, MOST_TOLD, MOST_UJ = 10_000_000, 1e15, 2**63 - 1
 """What no server, no number of joules and no counter of microjoules can be."""
+OFF = ("Absent", "Disabled", "UnavailableOffline")
 FIRST_CLOCK = datetime(2010, 1, 1, tzinfo=UTC)
 """A BMC that tells an earlier time has no clock."""
 
@@ -139,6 +140,8 @@ def _power_mw(route: Route, documents: dict[str, Document]) -> int:
 def _watts(place: Place, documents: dict[str, Document], is_supply: bool) -> float:
     value = at(documents, place.resource, place.keys)
     number = _number(value)
+    if _is_off(at(documents, place.resource, place.keys[:-1])):
+        raise NoValue("no_value", f"{_words(place)} is of a sensor that is off")
     if number is None:
         # iDRAC's supplies say null, others "N/A": no value is no rubbish.
         code = "no_value" if value is None or value == "N/A" else "malformed"
@@ -153,13 +156,20 @@ def _watts(place: Place, documents: dict[str, Document], is_supply: bool) -> flo
 def _counter_uj(place: Place, unit: Unit, documents: dict[str, Document]) -> int:
     value = at(documents, place.resource, place.keys)
     number = _number(value)
-    if number is None or number == 0:
-        code = "no_value" if value is None or number == 0 else "malformed"
+    off = _is_off(at(documents, place.resource, place.keys[:-1]))
+    if number is None or number == 0 or off:
+        code = "no_value" if value is None or number == 0 or off else "malformed"
         raise NoValue(code, f"{_words(place)} is {str(value)[:40]!r}")
     counter_uj = TO_UJ[unit](number) if 0 <= number <= MOST_TOLD else -1
     if not 0 < counter_uj <= MOST_UJ:
         raise NoValue("implausible", f"{_words(place)} is {number:g} {unit}")
     return counter_uj
+
+
+def _is_off(sensor: Any) -> bool:
+    """Whether a sensor says that it is: what it shows then is what it saw last."""
+    status = sensor.get("Status") if isinstance(sensor, dict) else None
+    return isinstance(status, dict) and status.get("State") in OFF
 
 
 def _is_dark(place: Place, documents: dict[str, Document]) -> bool:

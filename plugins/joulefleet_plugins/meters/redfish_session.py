@@ -144,7 +144,9 @@ class Bmc:
         try:
             return self._get(path)
         except _LoginNeeded:
-            self._session.token = ""
+            expired, self._session.token = self._session.token, ""
+        if not expired:
+            raise self._locked_out(f"{path}: the BMC does not accept the login")
         self._log_in_if_needed()
         try:
             return self._get(path)

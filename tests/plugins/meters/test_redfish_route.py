@@ -113,6 +113,13 @@ def test_a_spare_supply_that_gives_nothing_takes_nothing() -> None:
     assert code_of(SUPPLIES, supplies(spare, spare)) == "no_value"
 
 
+@pytest.mark.parametrize("state", ["Absent", "Disabled", "UnavailableOffline"])
+def test_what_a_sensor_that_is_off_saw_last_is_no_value(state: str) -> None:
+    document = {TOTAL: {"Reading": 350, "Status": {"State": state}}}
+    assert code_of(Route(name="sensors", power=(Place(TOTAL, ("Reading",)),)), document) == "no_value"
+    assert code_of(Route(name="sensors", energy=Place(TOTAL, ("Reading",))), document) == "no_value"
+
+
 def test_a_sensor_tells_when_it_measured() -> None:
     route = Route(name="sensors", power=(Place(TOTAL, ("Reading",)),))
     said = told(route, {TOTAL: {"Reading": 350, "ReadingTime": "2026-03-01T13:00:00+01:00"}})

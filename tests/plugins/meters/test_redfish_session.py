@@ -128,6 +128,12 @@ def test_basic_sends_the_password_each_time_and_makes_no_session(fake: FakeBmc, 
     assert fake.count("POST") == 0
 
 
+def test_a_wrong_password_of_basic_is_sent_once(fake: FakeBmc, certificate: Certificate) -> None:
+    bmc = Bmc(origin(fake), pinned(certificate), Login(USER, lambda: "another", basic=True), 20, fake.now_s)
+    assert (refused(bmc).code, len(fake.asked)) == ("permission", 1)
+    assert (refused(bmc).code, len(fake.asked)) == ("permission", 1)
+
+
 def test_a_bmc_may_be_asked_by_nobody_in_particular(fake: FakeBmc, certificate: Certificate) -> None:
     fake.login = False
     assert Bmc(origin(fake), pinned(certificate), None, 20, fake.now_s).get(CHASSIS).document["Id"] == "1U"
