@@ -10,12 +10,11 @@ other as a cross-check.
 
 import importlib
 import re
-import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -33,6 +32,7 @@ from joulefleet import (
     typed,
 )
 from joulefleet.units import ms_to_ns, ns_to_s, s_to_ns, uj_over_mw_to_ns, w_to_mw
+from joulefleet_plugins.meters.snmp_link import ANSWER_S, MOST_OIDS, TRIES, Ask, Link, connected
 from joulefleet_plugins.meters.snmp_pdus import PDUS, Fed, NotFed, Pdu, fed
 
 TRIED = "faithful fake"
@@ -41,10 +41,6 @@ REFRESH_NS = ms_to_ns(5_000)
 """Units measure every second to every five; none of them tells how often."""
 STALE_NS = s_to_ns(60)
 """A value is stale once the time that its unit put on it has stood still for so long."""
-ANSWER_S = 1.0
-TRIES = 2
-MOST_OIDS = 20
-"""In one request: an answer of 484 bytes is all that every agent must be able to give (RFC 3417)."""
 SHORTEST_PASSPHRASE = 8
 """RFC 3414, section 11.2."""
 
@@ -80,7 +76,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     enclosure: bool = False
     """Whether other servers are fed too."""
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    """Part of an enclosure that is this server's, as declared."""
+    """Part of an enclosure that is this server's, as declared; then it is told at `server` too, as `modelled`."""
 
 
 class SnmpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,47 +107,8 @@ class SnmpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("each of several meters needs an id of its own")
 
 
-Ask = Callable[[list[str]], Mapping[str, object]]
-"""Asks a unit for these OIDs; what it does not have is not in the answer. Raises NotFed."""
-
-
-class Link:
-    """The way to one PDU: a socket that is kept until it fails, since a unit that restarted is another SNMP engine."""
-
-    def __init__(self, connect: Callable[[], Any], errors: Any) -> None:
-        """`connect` makes a session of gufo-snmp, and `errors` is its module."""
-        self._connect = connect
-        self._errors = errors
-        self._session: Any = None
-
-    def ask(self, oids: list[str]) -> dict[str, object]:
-        """What the unit has of these. Raises NotFed after `TRIES` tries."""
-        for left in reversed(range(TRIES)):
-            try:
-                return self._ask_once(oids)
-            except TimeoutError as error:
-                self._session = None
-                if not left:
-                    raise NotFed("timeout", "no answer: unreachable, or it knows no such community or user") from error
-            except self._errors.SnmpAuthError as error:
-                self._session = None
-                raise NotFed("permission", "SNMP: user or passphrase is wrong, or not allowed") from error
-            except (self._errors.SnmpError, OSError, RuntimeError, ValueError) as error:
-                self._session = None
-                raise NotFed("snmp_failed", f"SNMP: {error or type(error).__name__}") from error
-        raise AssertionError("the last try returns or raises")
-
-    def _ask_once(self, oids: list[str]) -> dict[str, object]:
-        try:
-            if self._session is None:
-                self._session = self._connect()
-            answers: dict[str, object] = {}
-            for start in range(0, len(oids), MOST_OIDS):
-                answers.update(self._session.get_many(oids[start : start + MOST_OIDS]))
-        except BlockingIOError as error:
-            # What the v3 handshake of gufo-snmp raises when its time is up.
-            raise TimeoutError from error
-        return answers
+Place = tuple[str, int]
+"""Host and port of a unit."""
 
 
 class Watch:
@@ -170,19 +127,37 @@ class Watch:
             raise NotFed("stale", f"the unit has not measured for {ns_to_s(self._now_ns() - self._since_ns):.0f} s")
 
 
+class Ids(NamedTuple):
+    """The ids of what one input is told by."""
+
+    whole: str
+    """The sum of the feeds."""
+    counter: str
+    share: str = ""
+
+    @classmethod
+    def of(cls, one: Input) -> "Ids":
+        """The input's own id is that of the meter which counts at `server`."""
+        counter = f"{one.id}/energy"
+        return cls(one.id, counter) if one.share is None else cls(f"{one.id}/enclosure", counter, one.id)
+
+
 class SnmpSource:
     """All that is fed by these units; each unit is asked once a period, one after the other."""
 
     def __init__(
-        self, config: SnmpConfig, units: dict[tuple[str, int], Ask], now_ns: Callable[[], int] = time.monotonic_ns
+        self, config: SnmpConfig, units: Mapping[Place, Ask], now_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
         """Raises SourceUnavailable where no unit answers."""
         self.period_ns = s_to_ns(config.period_s)
+        self.declares: tuple[Meter | Engine, ...] = ()
+        self._config = config
         self._pdu = PDUS[config.pdu]
         self._units = units
-        self._inputs = config.meters
         self._watches = {feed: Watch(now_ns) for one in config.meters for feed in one.feeds}
-        oids: dict[tuple[str, int], list[str]] = {place: [] for place in units}
+        self._steps: dict[Feed, int] = {}
+        """Of the counters of those feeds that were seen to have one."""
+        oids: dict[Place, list[str]] = {place: [] for place in units}
         for feed in self._watches:
             oids[_place(feed)] += self._pdu.oids(feed.outlet)
         self._oids = {place: list(dict.fromkeys(wanted)) for place, wanted in oids.items()}
@@ -194,19 +169,18 @@ class SnmpSource:
             assert isinstance(found, NotFed)
             mend = "let this host reach UDP port 161 of the unit, and check outlet, community or user"
             raise SourceUnavailable(found.code, f"{feed.host}: {found.detail}", mend)
-        self.declares: tuple[Meter | Engine, ...] = tuple(
-            meter for one in config.meters for meter in _meters(one, config, self._pdu, first)
-        )
 
     def read(self) -> list[Reading]:
         """Every meter once."""
         feeds = self._feeds()
         ids = {meter.id for meter in self.declares}
-        return [reading for one in self._inputs for reading in _readings(one, feeds) if _subject(reading) in ids]
+        return [told for one in self._config.meters for told in _readings(one, feeds) if _subject(told) in ids]
 
     def _feeds(self) -> dict[Feed, Fed | NotFed]:
         answers = {place: _tried(ask, self._oids[place]) for place, ask in self._units.items()}
-        return {feed: self._fed(feed, answers[_place(feed)]) for feed in self._watches}
+        feeds = {feed: self._fed(feed, answers[_place(feed)]) for feed in self._watches}
+        self._declare(feeds)
+        return feeds
 
     def _fed(self, feed: Feed, answers: Mapping[str, object] | NotFed) -> Fed | NotFed:
         if isinstance(answers, NotFed):
@@ -215,89 +189,111 @@ class SnmpSource:
             found = fed(self._pdu, feed.outlet, answers)
             self._watches[feed].check(found.stamp)
         except NotFed as error:
-            return _bare(error)
+            return error
         return found
+
+    def _declare(self, feeds: Mapping[Feed, Fed | NotFed]) -> None:
+        """What counts energy is known once it has told it; from then on it is missed where it does not."""
+        told = {feed: found for feed, found in feeds.items() if isinstance(found, Fed)}
+        steps = self._steps | {feed: found.step_uj for feed, found in told.items() if found.counter_uj is not None}
+        if steps != self._steps or not self.declares:
+            self._steps = steps
+            self.declares = tuple(
+                meter for one in self._config.meters for meter in _meters(one, self._config, self._pdu, steps)
+            )
 
 
 def _tried(ask: Ask, oids: list[str]) -> Mapping[str, object] | NotFed:
     try:
         return ask(oids)
     except NotFed as error:
-        return _bare(error)
+        return error
 
 
-def _bare(error: NotFed) -> NotFed:
-    # With its traceback it would keep the session, and so the socket, that failed.
-    return NotFed(error.code, error.detail)
-
-
-def _place(feed: Feed) -> tuple[str, int]:
+def _place(feed: Feed) -> Place:
     return feed.host, feed.port
 
 
-def _subject(reading: Reading) -> str:
-    return (
-        reading.subject if isinstance(reading, Failure) else reading.meter if isinstance(reading, MeterReading) else ""
-    )
+def _subject(told: MeterReading | Failure) -> str:
+    return told.subject if isinstance(told, Failure) else told.meter
 
 
-def _counter_id(one: Input) -> str:
-    return f"{one.id}/energy"
+def _readings(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[MeterReading | Failure]:
+    """All that one input tells: the sum of its feeds, or why there is none."""
+    ids = Ids.of(one)
+    try:
+        told = _all_of(one, feeds)
+    except NotFed as missing:
+        return [Failure(subject=name, code=missing.code, detail=missing.detail) for name in ids if name]
+    power_mw = sum(found.power_mw for found in told)
+    part_mw = power_mw * round((one.share or 0) * WHOLE) // WHOLE
+    shared = [MeterReading(meter=ids.share, power_mw=part_mw)] if ids.share else []
+    return [MeterReading(meter=ids.whole, power_mw=power_mw), *shared, _counted(ids.counter, told, power_mw)]
 
 
-def _readings(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[Reading]:
-    """Power and counter of one input: the sum of its feeds, or why there is none."""
+def _all_of(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[Fed]:
+    """Every feed of an input. Raises NotFed where one is missing, or where all of them carry nothing."""
     told: list[Fed] = []
     for feed in one.feeds:
         found = feeds[feed]
         if isinstance(found, NotFed):
-            detail = f"{feed.host} outlet {feed.outlet}: {found.detail}"
-            return [Failure(subject=name, code=found.code, detail=detail) for name in (one.id, _counter_id(one))]
+            raise NotFed(found.code, f"{feed.host} outlet {feed.outlet}: {found.detail}")
         told.append(found)
-    power_mw = sum(found.power_mw for found in told)
-    if not power_mw:
+    if not any(found.power_mw for found in told):
         # One of two redundant feeds may carry nothing; all of them together feed a machine that runs.
-        detail = "the outlets give 0 W: is it these that feed the server?"
-        return [Failure(subject=name, code="no_value", detail=detail) for name in (one.id, _counter_id(one))]
-    ppm = round((one.share or 1) * WHOLE)
-    return [MeterReading(meter=one.id, power_mw=power_mw * ppm // WHOLE), _counted(one, told, power_mw)]
+        raise NotFed("no_value", "the outlets give 0 W: is it these that feed the server?")
+    return told
 
 
-def _counted(one: Input, told: list[Fed], power_mw: int) -> Reading:
+def _counted(meter: str, told: list[Fed], power_mw: int) -> MeterReading | Failure:
     counters = [found.counter_uj for found in told if found.counter_uj is not None]
     if len(counters) < len(told):
-        return Failure(subject=_counter_id(one), code="no_value", detail="an outlet does not tell its energy")
+        return Failure(subject=meter, code="no_value", detail="an outlet does not tell its energy")
     epoch = "|".join(found.since for found in told)
-    return MeterReading(meter=_counter_id(one), counter_uj=sum(counters), power_mw=power_mw, epoch=epoch)
+    return MeterReading(meter=meter, counter_uj=sum(counters), power_mw=power_mw, epoch=epoch)
 
 
-def _meters(one: Input, config: SnmpConfig, pdu: Pdu, first: Mapping[Feed, Fed | NotFed]) -> list[Meter]:
-    """The meter of the power and, where every feed counts energy, that of the counter."""
-    device = "+".join(sorted(f"{feed.host.lower()}:{feed.port}/{feed.outlet}" for feed in one.feeds))
+def _meters(one: Input, config: SnmpConfig, pdu: Pdu, steps: Mapping[Feed, int]) -> list[Meter]:
+    """The meter of the power; where every feed counts energy, that of the counter; and the declared share."""
+    ids, device = Ids.of(one), "+".join(sorted(f"{feed.host.lower()}:{feed.port}/{feed.outlet}" for feed in one.feeds))
     bound_mw = w_to_mw(one.max_w) or pdu.max_mw * len(one.feeds)
-    power = Meter(
-        id=one.id,
-        kind="enclosure" if one.enclosure and one.share is None else "server",
-        grade="integrated" if one.share is None else "modelled",
-        sensor_class="platform" if one.share is None else "modelled",
-        contains=PARTS,
+    is_enclosure = one.enclosure or one.share is not None
+    whole = Meter(
+        id=ids.whole,
+        kind="enclosure" if is_enclosure else "server",
+        grade="integrated",
+        sensor_class="platform",
+        contains=("server", *PARTS) if is_enclosure else PARTS,
         device=f"pdu:{device}",
         refresh_ns=REFRESH_NS,
         period_ns=s_to_ns(config.period_s),
-        max_power_mw=bound_mw if one.share is None else round(bound_mw * one.share),
+        max_power_mw=bound_mw,
         current="ac",
-        basis="" if one.share is None else f"{one.share:g} of what {device} feeds, as declared",
     )
-    told = [found for feed in one.feeds if isinstance(found := first[feed], Fed)]
-    if one.share is not None or len(told) < len(one.feeds) or any(found.counter_uj is None for found in told):
-        return [power]
-    step_uj = sum(found.step_uj for found in told)
+    shared = [] if one.share is None else [_share(whole, ids.share, one.share)]
+    step_uj = sum(steps.get(feed, 0) for feed in one.feeds)
+    return [whole, *shared, *([_counter(whole, ids.counter, step_uj)] if set(one.feeds) <= steps.keys() else [])]
+
+
+def _counter(whole: Meter, name: str, step_uj: int) -> Meter:
     # The counter has a new value when a step is full, which takes longer the coarser it is.
-    refresh_ns = max(REFRESH_NS, uj_over_mw_to_ns(step_uj, bound_mw))
-    counter = msgspec.structs.replace(
-        power, id=_counter_id(one), grade="counter", resolution_uj=step_uj, refresh_ns=refresh_ns
+    refresh_ns = max(REFRESH_NS, uj_over_mw_to_ns(step_uj, whole.max_power_mw))
+    return msgspec.structs.replace(whole, id=name, grade="counter", resolution_uj=step_uj, refresh_ns=refresh_ns)
+
+
+def _share(whole: Meter, name: str, share: float) -> Meter:
+    return msgspec.structs.replace(
+        whole,
+        id=name,
+        kind="server",
+        grade="modelled",
+        sensor_class="modelled",
+        contains=PARTS,
+        inside=whole.id,
+        device="",
+        max_power_mw=round(whole.max_power_mw * share),
+        basis=f"{share:g} of the enclosure at {whole.device.removeprefix('pdu:')}, a declared share",
     )
-    return [power, counter]
 
 
 def _secret(file: str, shortest: int = 1) -> str:
@@ -322,14 +318,6 @@ def _credentials(config: SnmpConfig, snmp: Any) -> Callable[[], dict[str, Any]]:
     return lambda: {"user": snmp.User(config.user, auth_key=auth_kind(auth), priv_key=priv_kind(priv))}
 
 
-def _connected(sync: Any, place: tuple[str, int], credentials: Callable[[], dict[str, Any]]) -> Any:
-    """A session of gufo-snmp with the unit there. Raises OSError, and what gufo-snmp raises."""
-    found = socket.getaddrinfo(*place, type=socket.SOCK_DGRAM)
-    session = sync.SnmpSession(found[0][4][0], place[1], timeout=ANSWER_S, **credentials())
-    session.refresh()
-    return session
-
-
 def opened(config: SnmpConfig, now_ns: Callable[[], int] = time.monotonic_ns) -> Source:
     """The source, with its way to each unit. Raises ConfigError and SourceUnavailable."""
     try:
@@ -339,7 +327,7 @@ def opened(config: SnmpConfig, now_ns: Callable[[], int] = time.monotonic_ns) ->
         raise SourceUnavailable("package_missing", "the package gufo-snmp is not installed", mend) from error
     credentials = _credentials(config, snmp)
     places = sorted({_place(feed) for one in config.meters for feed in one.feeds})
-    links = {place: Link(partial(_connected, sync, place, credentials), snmp) for place in places}
+    links = {place: Link(partial(connected, sync, place, credentials), snmp) for place in places}
     return SnmpSource(config, {place: link.ask for place, link in links.items()}, now_ns)
 
 

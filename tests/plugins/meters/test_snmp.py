@@ -120,37 +120,48 @@ def test_a_server_of_which_one_feed_is_not_known_is_not_known(a: SnmpAgent, b: S
 
 
 def test_many_servers_of_one_unit_are_one_request(a: SnmpAgent, community: Path) -> None:
-    inputs = [{"id": f"gpu-{n}", "feeds": [outlet(a, n, 100 + n)]} for n in range(1, 9)]
+    inputs = [{"id": f"gpu-{n}", "feeds": [outlet(a, n, 100 + n)]} for n in range(1, 8)]
     source = open_(community, *inputs)
     a.asked.clear()
-    assert watts(source) == {f"gpu-{n}": 100.0 + n for n in range(1, 9)}
+    assert watts(source) == {f"gpu-{n}": 100.0 + n for n in range(1, 8)}
     assert len(a.asked) == 1
-    assert sorted(a.asked[0]) == sorted(f"{table}.{n}" for n in range(1, 9) for table in (POWER, ENERGY))
-
-
-def test_more_than_fits_one_answer_is_several_requests(a: SnmpAgent, community: Path) -> None:
-    inputs = [{"id": f"gpu-{n}", "feeds": [outlet(a, n, 100 + n)]} for n in range(1, 25)]
-    source = open_(community, *inputs)
-    a.asked.clear()
-    assert len(watts(source)) == 24
-    assert [len(asked) <= snmp.MOST_OIDS for asked in a.asked] == [True] * 3
-
-
-def test_a_lost_datagram_is_asked_for_again(a: SnmpAgent, community: Path) -> None:
-    source = open_(community, {"feeds": [outlet(a, 7, 412)]})
-    a.dropped = 1
-    assert watts(source) == {"pdu": 412.0}
+    assert sorted(a.asked[0]) == sorted(f"{table}.{n}" for n in range(1, 8) for table in (POWER, ENERGY))
 
 
 def test_a_declared_share_of_an_enclosure_is_modelled_and_says_whose(a: SnmpAgent, community: Path) -> None:
     source = open_(community, {"feeds": [outlet(a, 7, 4_000, 10)], "enclosure": True, "share": 0.25, "max_w": 8_000})
-    (meter,) = declared(source).values()
-    assert (meter.kind, meter.grade, meter.sensor_class, meter.max_power_mw) == (
-        *("server", "modelled", "modelled"),
+    found = declared(source)
+    assert {name: one.kind for name, one in found.items()} == {
+        "pdu/enclosure": "enclosure",
+        "pdu": "server",
+        "pdu/energy": "enclosure",
+    }
+    part = found["pdu"]
+    assert (part.grade, part.sensor_class, part.max_power_mw, part.inside) == (
+        *("modelled", "modelled"),
         2_000_000,
+        "pdu/enclosure",
     )
-    assert f"0.25 of what 127.0.0.1:{a.port}/7 feeds" in meter.basis
-    assert watts(source) == {"pdu": 1_000.0}
+    assert part.basis == f"0.25 of the enclosure at 127.0.0.1:{a.port}/7, a declared share"
+    assert watts(source) == {"pdu/enclosure": 4_000.0, "pdu": 1_000.0, "pdu/energy": 4_000.0}
+    (cover,) = covers([MeterWindow(meter=one) for one in found.values()], 60 * 10**9)
+    assert (cover.boundary, [one.meter.id for one in cover.meters]) == ("server", ["pdu"])
+    a.silent = True
+    assert codes(source) == dict.fromkeys(found, "timeout")
+
+
+def test_a_counter_that_is_seen_later_is_declared_then_and_missed_after(
+    a: SnmpAgent, b: SnmpAgent, community: Path
+) -> None:
+    b.silent = True
+    source = open_(community, {"feeds": [outlet(a, 7, 400, 10), outlet(b, 9, 12, 20)]})
+    assert list(declared(source)) == ["pdu"]
+    assert codes(source) == {"pdu": "timeout"}
+    b.silent = False
+    assert watts(source) == {"pdu": 412.0, "pdu/energy": 412.0}
+    del b.values[f"{ENERGY}.9"]
+    assert codes(source) == {"pdu/energy": "no_value"}
+    assert list(declared(source)) == ["pdu", "pdu/energy"]
 
 
 def test_a_counter_that_was_reset_is_another_life(a: SnmpAgent, community: Path) -> None:
