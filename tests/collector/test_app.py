@@ -287,9 +287,11 @@ async def test_a_role_does_its_part_and_names_the_other_for_the_rest(
             assert (status, "role ingest" in answer.get("error", "")) == ((200, False) if takes else (421, True))
             async with client.get("/v1/stream", headers={"Upgrade": "websocket"}) as response:
                 assert (response.status == 421) is not takes
-            for path in ("/v1/usage", "/v1/agents", "/v1/meters"):
+            for path in ("/v1/usage", "/v1/agents"):
                 status, answer = await collector.get(path)
                 assert (status, "role watch" in answer.get("error", "")) == ((200, False) if answers else (404, True))
+            # The watch has no window of its own to tell of.
+            assert (await collector.get("/v1/meters?server=a"))[0] == (404 if not answers else 200 if takes else 400)
             async with client.get("/v1/windows") as response:
                 assert response.status == (200 if answers else 404)
             for path in ("/-/healthy", "/-/ready"):
