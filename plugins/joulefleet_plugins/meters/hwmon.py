@@ -10,7 +10,7 @@ absent if one of them is.
 
 import errno
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ import msgspec
 
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import ms_to_ns, s_to_ns, uw_to_mw, w_to_mw
+from joulefleet_plugins.meters.hwmon_sensor import Sensor, finder, sensors
 from joulefleet_plugins.meters.kept_file import KeptFile, failure, number_in, said
 
 TRIED = "faithful fake"
@@ -26,13 +27,8 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 DEADLINE_NS = s_to_ns(5)
 """Some answers come from the card's own firmware, which may take a second each."""
 
-VALUE = re.compile(r"((?:energy|power)\d+)_(input|average)")
-PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 INPUTS = ("hwmon-input", "hwmon-input-energy")
 """Id of the server's input, from gauges and from counters."""
-LIMITS = ("cap_max", "rated_max", "max", "cap")
-"""Files that tell the most that a card may draw, or was set to."""
-
 COUNTER_REFRESH_NS, GAUGE_REFRESH_NS = ms_to_ns(100), s_to_ns(1)
 """No driver tells how often its sensor makes a value; these are the longest that are likely."""
 RESOLUTION_UJ = 62
@@ -81,6 +77,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     place: str = ".*"
     max_mw: int = 0
     basis: str = ""
+
+    def fits(self, sensor: Sensor) -> bool:
+        """Whether it is about this sensor."""
+        told = [(self.drivers, sensor.driver), (self.channel, sensor.channel), (self.place, sensor.place)]
+        told += [(self.label, sensor.label), (self.pci, sensor.pci)]
+        told += [(pattern, said(sensor.folder / file)) for file, pattern in self.says.items()]
+        return all(re.fullmatch(pattern, text) for pattern, text in told)
 
 
 ROWS = (
@@ -139,79 +142,13 @@ class HwmonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Sensors beside those that are known; each counts before the table."""
 
 
-class Sensor(msgspec.Struct, frozen=True, kw_only=True):
-    """One channel of one hwmon."""
-
-    folder: Path
-    driver: str
-    place: str
-    channel: str
-    file: str
-
-    @property
-    def label(self) -> str:
-        """The text beside it; empty where there is none."""
-        return self.beside("label")
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is the first channel of its sort at its device."""
-        first = self.file.replace(self.channel, re.sub(r"\d+", "1", self.channel))
-        return first == self.file or not (self.folder / first).exists()
-
-    @property
-    def id(self) -> str:
-        """Stable over restarts and renumbering."""
-        name = f"{self.driver}-{self.place}" if self.place else self.driver
-        return name if self.is_first else f"{name}/{self.channel}"
-
-    @property
-    def identity(self) -> str:
-        """The card by its PCI address, function 0; a further channel of it is another thing. Empty for no card."""
-        card = re.sub(r"\d$", "0", self.place) if PCI.fullmatch(self.place) else ""
-        return card if self.is_first or not card else f"{card}/{self.channel}"
-
-    @property
-    def pci(self) -> str:
-        """Vendor and device of the card."""
-        return f"{said(self.folder / 'device' / 'vendor')}:{said(self.folder / 'device' / 'device')}"
-
-    @property
-    def hw_model(self) -> str:
-        """Name of the card, or its driver and numbers."""
-        return said(self.folder / "device" / "product_name") or f"{self.driver} {self.pci}".removesuffix(" :")
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is a counter."""
-        return self.channel.startswith("energy")
-
-    @property
-    def told_mw(self) -> int:
-        """The most that files beside it tell; 0 where there is none."""
-        number = self.channel.removeprefix("energy").removeprefix("power")
-        files = [self.folder / f"power{number}_{limit}" for limit in LIMITS]
-        return max(uw_to_mw(number_in(file) or 0) for file in files)
-
-    def beside(self, attribute: str) -> str:
-        """What an attribute of its channel says."""
-        return said(self.folder / f"{self.channel}_{attribute}")
-
-    def fits(self, row: Row) -> bool:
-        """Whether this row is about it."""
-        told = [(row.drivers, self.driver), (row.channel, self.channel), (row.place, self.place)]
-        told += [(row.label, self.label), (row.pci, self.pci)]
-        told += [(pattern, said(self.folder / file)) for file, pattern in row.says.items()]
-        return all(re.fullmatch(pattern, text) for pattern, text in told)
-
-
 class Probe:
     """One meter: the sensors that make it up, kept open."""
 
-    def __init__(self, meter: Meter, sensors: list[Sensor], root: Path, boot_id: str) -> None:
+    def __init__(self, meter: Meter, parts: list[Sensor], root: Path, boot_id: str) -> None:
         self.meter = meter
         self._boot_id = boot_id
-        self._files = {sensor.id: KeptFile(_finder(root, sensor)) for sensor in sensors}
+        self._files = {sensor.id: KeptFile(finder(root, sensor)) for sensor in parts}
 
     def reading(self) -> Reading:
         """The sum of its sensors; a Failure where one of them gives no value."""
@@ -254,46 +191,14 @@ class HwmonSource:
         return [probe.reading() for probe in self._probes]
 
 
-def sensors(root: Path) -> Iterator[Sensor]:
-    """All channels of energy and power under this folder, in the order of devices."""
-    found = [(said(folder / "name"), _place(folder), folder) for folder in root.glob("hwmon*")]
-    for driver, place, folder in sorted(found):
-        channels = {match[1] for file in folder.iterdir() if (match := VALUE.fullmatch(file.name))}
-        for channel in sorted(channels):
-            forms = [f"{channel}_{form}" for form in ("average", "input")]
-            file = next(form for form in forms if (folder / form).exists())
-            yield Sensor(folder=folder, driver=driver, place=place, channel=channel, file=file)
-
-
-def _place(folder: Path) -> str:
-    """PCI address of the device behind this hwmon, or its name; empty where there is none."""
-    device = folder / "device"
-    if not device.exists():
-        return ""
-    path = device.resolve()
-    return next((part for part in reversed(path.parts) if PCI.fullmatch(part)), path.name)
-
-
-def _finder(root: Path, sensor: Sensor) -> Callable[[], Path]:
-    """Where the sensor's file is now, whatever number its hwmon has."""
-
-    def find() -> Path:
-        for folder in root.glob("hwmon*"):
-            if said(folder / "name") == sensor.driver and _place(folder) == sensor.place:
-                return folder / sensor.file
-        raise FileNotFoundError(errno.ENOENT, f"no hwmon of {sensor.driver} {sensor.place}", str(root))
-
-    return find
-
-
 def _known(there: list[Sensor], rows: list[Row]) -> list[tuple[Sensor, Row]]:
     """The sensors that are meters, with what each is. Raises SourceUnavailable where none may be read."""
     found, errors = [], []
     for sensor in there:
-        row = next((row for row in rows if sensor.fits(row)), None)
+        row = next((row for row in rows if row.fits(sensor)), None)
         if row is None or row.kind is None:
             continue
-        error = _error(sensor)
+        error = sensor.error
         # One that fails for now may mend; this error says that the device has no such sensor.
         if error != errno.EOPNOTSUPP:
             found.append((sensor, row))
@@ -304,15 +209,6 @@ def _known(there: list[Sensor], rows: list[Row]) -> list[tuple[Sensor, Row]]:
             "permission", f"{file} may not be read", f"let the agent's user read it: {_grant(file)}"
         )
     return found
-
-
-def _error(sensor: Sensor) -> int:
-    """The number of the error with which the sensor cannot be read now; 0 where it can."""
-    try:
-        (sensor.folder / sensor.file).read_bytes()
-    except OSError as error:
-        return error.errno or errno.EIO
-    return 0
 
 
 def _grant(file: Path) -> str:

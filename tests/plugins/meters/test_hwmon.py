@@ -20,6 +20,7 @@ from joulefleet.units import s_to_ns
 from joulefleet.window import MeterWindow
 from joulefleet_collector.account.cover import covers
 from joulefleet_plugins.meters import hwmon
+from joulefleet_plugins.meters.hwmon_sensor import Sensor
 
 NOBODY = 65_534
 W = 1_000_000
@@ -275,7 +276,7 @@ def test_a_sensor_that_the_device_does_not_have_is_no_meter(tree: Hwmon, monkeyp
     tree.sensor(0, "amdgpu", "0000:c1:00.0", "power1_input", 94 * W)
     tree.sensor(1, "amdgpu", "0000:c2:00.0", "power1_input", 95 * W)
     errors = {"0000:c1:00.0": errno.EOPNOTSUPP, "0000:c2:00.0": errno.EBUSY}
-    monkeypatch.setattr(hwmon, "_error", lambda sensor: errors[sensor.place])
+    monkeypatch.setattr(Sensor, "error", property(lambda sensor: errors[sensor.place]))
     assert list(meters(tree.open())) == ["amdgpu-0000:c2:00.0"]
 
 
