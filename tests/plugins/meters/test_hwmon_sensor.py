@@ -74,5 +74,5 @@ def test_a_sensor_is_found_under_another_number_and_no_other_is(tree: Hwmon) -> 
     moved = tree.renumber(folder, 7)
     assert find().resolve() == moved / "energy1_input"
     (tree.root / "hwmon7").unlink()
-    with pytest.raises(FileNotFoundError, match="xe 0000:04:00.0"):
+    with pytest.raises(FileNotFoundError, match=r"xe 0000:04:00\.0"):
         find()
