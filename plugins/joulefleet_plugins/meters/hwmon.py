@@ -266,9 +266,11 @@ def _container(sensor: Sensor, row: Row) -> str:
 
 
 def _identity(sensor: Sensor, row: Row) -> str:
-    numbers = re.fullmatch(row.label, sensor.label)
-    named = [int(number) for number in numbers.groups()] if numbers else []
-    return row.device.format(*named) if row.device else ("" if row.kind == "server" else sensor.identity)
+    if not row.device:
+        return "" if row.kind == "server" else sensor.identity
+    match = re.fullmatch(row.label, sensor.label)
+    number = int(match[1]) if match and match.groups() else 0
+    return row.device.replace("{}", str(number))
 
 
 def _max_power_mw(parts: list[Sensor], given_mw: int, bound_mw: int) -> int:
