@@ -12,17 +12,31 @@ from typing import Annotated, Any
 
 import msgspec
 
-from joulefleet import ConfigError, Engine, Failure, Meter, MeterReading, Reading, Source, typed
+from joulefleet import (
+    ConfigError,
+    Engine,
+    Failure,
+    Kind,
+    Meter,
+    MeterReading,
+    Reading,
+    Source,
+    SourceUnavailable,
+    typed,
+)
 from joulefleet.counter import Rules
 from joulefleet.describe import GRADES
 from joulefleet.source import OpenSource
-from joulefleet.units import mw_to_w, w_to_mw
+from joulefleet.units import w_to_mw
+from joulefleet_plugins.meters.host_share import HostShare
 from joulefleet_plugins.meters.profile import Profile, label, load_profile
 from joulefleet_plugins.meters.remainder import Remainder
 
 TRIED = "from documents"
 WHERE = "source declared"
 GROUP = "joulefleet.sources"
+HOST_KINDS: tuple[Kind, ...] = ("cpu_package", "dram")
+"""What of a host is measured: neither is inside the other, and both are beside the cards."""
 
 
 class DeclaredConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,47 +57,99 @@ class DeclaredConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     server_meter: str = ""
     """Id of the server's meter, where that source tells of several."""
     host_w: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """What the server draws without its cards."""
+    """What the server draws without its cards, and without what the sources of `host` measure."""
+    host: list[dict[str, Any]] = []
+    """Sources of the host's own meters: of what they tell, CPU packages and memory are taken off as measured."""
     host_basis: str = "declared"
     """How that is known: `measured without cards on 2026-03-01`."""
 
 
-class Residual:
-    """A server's input, and what it leaves for the cards."""
+class Paced:
+    """A source that is read among others, at its own pace."""
 
-    def __init__(self, inner: Source, server: Meter, cards: Meter, host_mw: int, clock_ns: Callable[[], int]) -> None:
+    def __init__(self, source: Source, beat_ns: int) -> None:
+        """`beat_ns` is how often it is asked whether it has something to say."""
+        self._source = source
+        self._ids = [one.id for one in source.declares]
+        # Half a beat early is on time.
+        self._rest_ns = source.period_ns - beat_ns // 2 if source.period_ns > beat_ns else 0
+        self._due_ns = 0
+
+    def read(self, now_ns: int) -> list[Reading]:
+        """What it says, if it is time; a failure of all of it is one of each of its meters."""
+        if now_ns < self._due_ns:
+            return []
+        self._due_ns = now_ns + self._rest_ns
+        try:
+            told = self._source.read()
+        except SourceUnavailable as error:
+            told = [Failure(subject="", code=error.code, detail=error.detail)]
+        return [each for one in told for each in self._of_each(one)]
+
+    def _of_each(self, reading: Reading) -> list[Reading]:
+        if not isinstance(reading, Failure) or reading.subject:
+            return [reading]
+        return [msgspec.structs.replace(reading, subject=one) for one in self._ids]
+
+
+class Residual:
+    """A server's input, the meters of its host, and what is left for the cards."""
+
+    def __init__(
+        self,
+        server: Source,
+        hosts: Sequence[Source],
+        cards: Meter,
+        left: Remainder,
+        clock_ns: Callable[[], int],
+    ) -> None:
         """`clock_ns` is one that nobody sets."""
-        self.declares: tuple[Meter | Engine, ...] = (*inner.declares, cards)
-        self.period_ns = inner.period_ns
-        self.deadline_ns = inner.deadline_ns
-        self._inner = inner
-        self._server = server.id
+        sources = (server, *hosts)
+        self.declares: tuple[Meter | Engine, ...] = (*(one for each in sources for one in each.declares), cards)
+        self.period_ns = min(one.period_ns for one in sources)
+        self.deadline_ns = sum(one.deadline_ns for one in sources)
+        self._server, self._hosts = Paced(server, self.period_ns), [Paced(one, self.period_ns) for one in hosts]
+        self._server_meter = cards.inside
         self._cards = cards.id
+        self._left = left
         self._clock_ns = clock_ns
-        life = f"{clock_ns():x}"
-        self._left = Remainder(meter=cards.id, host_mw=host_mw, rules=Rules.of(server), life=life)
 
     def read(self) -> list[Reading]:
-        """All that the inner source says, and of each word on the server's input what is left. Raises as that does."""
-        started_ns = self._clock_ns()
-        told = self._inner.read()
-        at_ns = (started_ns + self._clock_ns()) // 2
-        left = (self._of(reading, at_ns) for reading in told)
+        """All that the nested sources say, and of each word on the server's input what is left."""
+        told, at_ns = self._timed(self._server)
+        # After the server, so that what they say lies on both sides of its instant.
+        for host in self._hosts:
+            of_host, host_ns = self._timed(host)
+            for reading in of_host:
+                if isinstance(reading, MeterReading):
+                    self._left.host.feed(reading, _instant(reading, host_ns))
+            told += of_host
+        left = [self._of(reading, at_ns) for reading in told]
         return [*told, *(reading for reading in left if reading is not None)]
 
+    def _timed(self, source: Paced) -> tuple[list[Reading], int]:
+        started_ns = self._clock_ns()
+        told = source.read(started_ns)
+        return told, (started_ns + self._clock_ns()) // 2
+
     def _of(self, reading: Reading, at_ns: int) -> Reading | None:
-        if isinstance(reading, Failure) and reading.subject == self._server:
+        if isinstance(reading, Failure) and reading.subject == self._server_meter:
             return Failure(subject=self._cards, code=reading.code, detail=f"the server's input: {reading.detail}")
-        if isinstance(reading, MeterReading) and reading.meter == self._server:
-            return self._left.feed(reading, reading.at_ns or at_ns - reading.age_ns)
+        if isinstance(reading, MeterReading) and reading.meter == self._server_meter:
+            return self._left.feed(reading, _instant(reading, at_ns))
         return None
+
+
+def _instant(reading: MeterReading, read_ns: int) -> int:
+    return read_ns - reading.age_ns
 
 
 def _check(config: DeclaredConfig) -> None:
     """No key is passed over in silence. Raises ConfigError."""
-    other, when = (("route",), "without") if config.server else (("id", "cards", "host_w", "server_meter"), "with")
+    of_server = ("id", "cards", "host_w", "host", "server_meter")
+    other, when = (("route",), "without") if config.server else (of_server, "with")
     for key in other:
-        if getattr(config, key) not in (None, "", {}):
+        if getattr(config, key) not in (None, "", {}, []):
             raise ConfigError(WHERE, key, f"is used {when} `[sources.server]` only")
 
 
@@ -135,11 +201,22 @@ def _server_of(declares: Sequence[Meter | Engine], named: str) -> Meter:
     return servers[0]
 
 
-def _cards(config: DeclaredConfig, profile: Profile, server: Meter, host_mw: int) -> Meter:
+def _host_parts(hosts: Sequence[Source]) -> tuple[Meter, ...]:
+    """CPU packages and memory, each thing once. Raises ConfigError where a source has none."""
+    found: dict[tuple[str, str], Meter] = {}
+    for k, source in enumerate(hosts):
+        parts = [one for one in source.declares if isinstance(one, Meter) and one.kind in HOST_KINDS]
+        if not parts:
+            raise ConfigError(WHERE, f"host[{k}]", "expected a source of CPU packages or memory")
+        for one in parts:
+            found.setdefault((one.kind, one.device or one.id), one)
+    return tuple(found.values())
+
+
+def _cards(config: DeclaredConfig, profile: Profile, server: Meter, host: str) -> Meter:
     if profile.cards is None or profile.max_power_w is None:
         key = "cards" if profile.cards is None else "max_power_w"
         raise ConfigError(WHERE, key, "the profile does not know it: say it here")
-    host = f"{server.id} less {mw_to_w(host_mw):g} W of its host ({config.host_basis})"
     return Meter(
         id=config.id or label(config.profile),
         kind="accelerator",
@@ -154,7 +231,7 @@ def _cards(config: DeclaredConfig, profile: Profile, server: Meter, host_mw: int
         period_ns=server.period_ns,
         max_power_mw=profile.cards * w_to_mw(profile.max_power_w),
         current=server.current,
-        basis=f"{host}; {_basis(profile)}",
+        basis=f"{server.id} less {host}; {_basis(profile)}",
         idle_mw=profile.cards * w_to_mw(profile.idle_w),
         simulated=server.simulated,
     )
@@ -170,11 +247,20 @@ def opened(table: dict[str, Any], clock_ns: Callable[[], int] = time.monotonic_n
     _check(config)
     if not config.server:
         return _by_route(profile)
+    return _residual(config, profile, clock_ns)
+
+
+def _residual(config: DeclaredConfig, profile: Profile, clock_ns: Callable[[], int]) -> Source:
     if config.host_w is None:
         raise ConfigError(WHERE, "host_w", "say what the server draws without its cards, in watts")
-    inner, host_mw = _open(config.server, "server"), w_to_mw(config.host_w)
-    server = _server_of(inner.declares, config.server_meter)
-    return Residual(inner, server, _cards(config, profile, server, host_mw), host_mw, clock_ns)
+    source = _open(config.server, "server")
+    hosts = [_open(table, f"host[{k}]") for k, table in enumerate(config.host)]
+    server, parts = _server_of(source.declares, config.server_meter), _host_parts(hosts)
+    measured = "".join(f", less {part.id}" for part in parts)
+    cards = _cards(config, profile, server, f"{config.host_w:g} W of its host ({config.host_basis}){measured}")
+    host = HostShare(w_to_mw(config.host_w), parts)
+    left = Remainder(meter=cards.id, host=host, rules=Rules.of(server), life=f"{clock_ns():x}")
+    return Residual(source, hosts, cards, left, clock_ns)
 
 
 def open(table: dict[str, Any]) -> Source:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.powercap import Tree
 from fixtures.web_service import WebService
 from joulefleet.config import ConfigError
 from joulefleet.describe import Engine, Meter
@@ -169,9 +170,10 @@ def test_absence_of_the_server_is_absence_of_the_cards(bmc: WebService) -> None:
         ("groq-lpu", "no_value"),
     ]
     bmc.status = 503
-    (failed,) = source.read()
-    assert isinstance(failed, Failure)
-    assert (failed.subject, failed.code) == ("", "http_status")
+    assert [(one.subject, one.code) for one in source.read() if isinstance(one, Failure)] == [
+        ("bmc", "http_status"),
+        ("groq-lpu", "http_status"),
+    ]
 
 
 def test_a_host_share_above_the_server_is_a_failure(bmc: WebService) -> None:
@@ -202,6 +204,56 @@ def test_a_counter_of_the_server_gives_one_of_the_cards(bmc: WebService) -> None
         clock[0] += 5 * 10**9
     assert [one.counter_uj for one in told if isinstance(one, MeterReading)] == [0, 8_000_000_000, 16_000_000_000]
     assert len({one.epoch for one in told if isinstance(one, MeterReading)}) == 1
+
+
+class Rapl(Tree):
+    """A package whose energy a test sets, in microjoules."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.package = self.zone("intel-rapl:0", "package-0", 5)
+        self.zone("intel-rapl:0:0", "core", 3)
+        self.dram = self.zone("intel-rapl:0:1", "dram", 7)
+        self.table = {"use": "rapl", "root": str(self.root), "boot_id": str(self.boot_id)}
+
+
+def test_processors_and_memory_are_taken_off_as_measured(bmc: WebService, tmp_path: Path) -> None:
+    clock, tree = [10**9], Rapl(tmp_path)
+    nested = server(bmc, json={"energy_j": "/energy", "power_w": "/power"})
+    nested["period_s"] = 5
+    table = {"profile": "groq-lpu", "host_w": 100, "host": [tree.table], "server": nested}
+    source = declared.opened(table, lambda: clock[0])
+    assert list(meters(source)) == ["bmc", "package-0", "package-0/core", "package-0/dram", "groq-lpu"]
+    cards = meters(source)["groq-lpu"]
+    assert cards.basis.startswith("bmc less 100 W of its host (declared), less package-0, less package-0/dram; ")
+    assert source.period_ns == 10**9
+    told: list[Any] = []
+    for second in range(21):
+        clock[0] += 10**9
+        bmc.content = json.dumps({"power": 2_000, "energy": 5_000 + 2_000 * second}).encode()
+        tree.package.write_text(f"{5 + second * 250_000_000}\n")
+        tree.dram.write_text(f"{7 + second * 50_000_000}\n")
+        told += [one for one in source.read() if "groq-lpu" in (getattr(one, "subject", ""), getattr(one, "meter", ""))]
+    assert len(bmc.asked) == 5, "the BMC is asked at its own pace"
+    first, *rest = told
+    assert (first.code, first.subject) == ("host_unknown", "groq-lpu")
+    assert [one.counter_uj for one in rest] == [0, 8_000_000_000, 16_000_000_000, 24_000_000_000]
+    assert {(one.power_mw, one.epoch) for one in rest} == {(1_600_000, rest[0].epoch)}
+
+
+def test_cards_have_no_value_while_the_host_has_none(bmc: WebService, tmp_path: Path) -> None:
+    clock, tree = [10**9], Rapl(tmp_path)
+    table = {"profile": "groq-lpu", "host_w": 100, "host": [tree.table], "server": server(bmc)}
+    source = declared.opened(table, lambda: clock[0])
+    outcomes = []
+    for second in range(8):
+        clock[0] += 5 * 10**9
+        tree.package.write_text("rubbish" if second in (3, 4) else f"{5 + second * 5 * 250_000_000}\n")
+        tree.dram.write_text(f"{7 + second * 5 * 50_000_000}\n")
+        outcomes.append(watts(source).get("groq-lpu"))
+    assert outcomes == [None, 1_600, 1_600, None, None, 1_600, 1_600, 1_600]
+    with pytest.raises(ConfigError, match=r"host\[0\]"):
+        declared.open({**table, "host": [server(bmc)]})
 
 
 def test_of_several_server_meters_one_has_to_be_named(bmc: WebService) -> None:
@@ -260,9 +312,13 @@ def test_a_user_adds_a_chip_without_code(tmp_path: Path, tool: Make, bmc: WebSer
     # The same chip by its server's input, where the tool is not allowed.
     by_rest = declared.open({"profile": str(path), "cards": 16, "host_w": 400, "server": server(bmc)})
     assert watts(by_rest) == {"bmc": 2_000, "example-npu": 1_600}
-    for table in tomllib.loads(agent)["sources"]:
-        assert table["use"] == "declared"
-        load_profile(table["profile"].replace("/etc/joulefleet/example-npu.toml", str(path)), "test")
+    own, groq = tomllib.loads(agent)["sources"]
+    assert own == {"use": "declared", "profile": "/etc/joulefleet/example-npu.toml"}
+    tree = Rapl(tmp_path)
+    assert groq["host"] == [{"use": "rapl"}]
+    groq["server"]["url"], groq["host"] = f"http://127.0.0.1:{bmc.port}/", [tree.table]
+    del groq["use"]
+    assert list(meters(declared.open(groq))) == ["bmc", "package-0", "package-0/core", "package-0/dram", "groq-lpu"]
 
 
 def test_no_engine_comes_of_it(bmc: WebService) -> None:

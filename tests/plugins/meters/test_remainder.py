@@ -9,6 +9,7 @@ from joulefleet.counter import Rules
 from joulefleet.describe import Meter
 from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet.units import NS_PER_S, mw_ns_to_uj, s_to_ns, w_to_mw
+from joulefleet_plugins.meters.host_share import HostShare
 from joulefleet_plugins.meters.remainder import NEGATIVE, TOLERANCE_NS, TOLERANCE_PARTS, Remainder
 
 HOST_MW = w_to_mw(400)
@@ -25,7 +26,7 @@ SERVER = Meter(
 
 def remainder(host_mw: int = HOST_MW, **server: object) -> Remainder:
     rules = Rules.of(Meter(**{**{name: getattr(SERVER, name) for name in SERVER.__struct_fields__}, **server}))
-    return Remainder(meter="cards", host_mw=host_mw, rules=rules, life="L")
+    return Remainder(meter="cards", host=HostShare(host_mw), rules=rules, life="L")
 
 
 def power(server_w: float) -> Reading:
