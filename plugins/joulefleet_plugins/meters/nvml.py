@@ -40,6 +40,8 @@ DEADLINE_NS = s_to_ns(5)
 SELDOM_S = 5.0
 """Between two questions for what changes slowly, or what many drivers are slow to tell: lists of processes."""
 SELDOM = {*ask.SELDOM, "processes"}
+SLICES_S = 60.0
+"""Between two looks at the MIG slices of the boards, which are made and destroyed while work goes on."""
 READING_FIELDS = ("counter_uj", "power_mw", "activity_ns")
 """What an answer may tell that is no gauge beside the energy."""
 
@@ -75,7 +77,10 @@ class NvmlSource:
         self._inits = 0
         self._life = f"{boot_id}/{nvml.nvmlSystemGetDriverVersion()}"
         self._seldom = max(round(SELDOM_S / config.period_s), 1)
-        self._boards = Identification(nvml, self.period_ns).boards()
+        self._slices_every = max(round(SLICES_S / config.period_s), 1)
+        self._reads = 0
+        self._identification = Identification(nvml, self.period_ns)
+        self._boards = self._identification.boards()
         if not self._boards:
             nvml.nvmlShutdown()
             raise SourceUnavailable("absent", "NVML lists no GPU", "check that the GPUs are visible to nvidia-smi")
@@ -96,10 +101,25 @@ class NvmlSource:
 
     def _read_or_begin_anew(self) -> list[Reading]:
         try:
+            self._follow_slices()
             return [self._read(board) for board in self._boards]
         except (self._nvml.NVMLError_Uninitialized, self._nvml.NVMLError_DriverNotLoaded):
             self._begin_anew()
             return [self._read(board) for board in self._boards]
+
+    def _follow_slices(self) -> None:
+        """Declare anew the boards whose MIG slices have changed."""
+        self._reads += 1
+        if self._reads % self._slices_every:
+            return
+        for board in self._boards:
+            if board.handle is not None and board.meter.id == board.uuid:
+                meter = self._identification.sliced(board.meter, board.handle)
+                if meter != board.meter:
+                    board.meter = meter
+                    # What MIG does not support is there again without it.
+                    board.unsupported.clear()
+        self.declares = tuple(board.meter for board in self._boards)
 
     def _begin_anew(self) -> None:
         with contextlib.suppress(self._nvml.NVMLError):

@@ -6,6 +6,7 @@ each GPU has a counter of its own, and every GPU repeats the figure of its modul
 once. GPUs are of one module where NVML tells the same CPUs for them.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,17 @@ class Identification:
         modules = self._modules([one for one in found if one.meter.kind == "accelerator" and not one.meter.inside])
         return found + modules
 
+    def sliced(self, meter: Meter, handle: Any) -> Meter:
+        """The board with the MIG slices that it has now, or as it is where it does not tell for now."""
+        try:
+            slices = self._slices(handle)
+            slots = int(self._nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) if slices else 0
+        except self._nvml.NVMLError as error:
+            if error.value in ask.WHOLE:
+                raise
+            return meter
+        return msgspec.structs.replace(meter, slices=slices, slots=slots)
+
     def _of_gpu(self, index: int) -> list[Board]:
         try:
             handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
@@ -98,7 +110,6 @@ class Identification:
         return Board(meter, fault=msgspec.structs.replace(fault, detail=mend))
 
     def _board(self, handle: Any, uuid: str, name: str, counts: bool) -> Board:
-        slices = self._slices(handle)
         meter = self._meter(
             id=uuid,
             kind="accelerator",
@@ -108,10 +119,8 @@ class Identification:
             max_power_mw=self._rated_mw(handle),
             power_limit_mw=self._first(handle, _enforced_limit_mw, _management_limit_mw),
             idle_mw=idle_mw(name),
-            slices=slices,
-            slots=self._first(handle, _most_slices) if slices else 0,
         )
-        return _asked(meter, uuid, handle, ask.counter if counts else None, ask.power, **_beside())
+        return _asked(self.sliced(meter, handle), uuid, handle, ask.counter if counts else None, ask.power, **_beside())
 
     def _superchip(self, handle: Any, uuid: str, name: str) -> list[Board]:
         """A module under its GPU's UUID, and the GPU's own power beside it where the driver tells it."""
@@ -126,7 +135,7 @@ class Identification:
             power_limit_mw=self._first(handle, _enforced_limit_mw, _management_limit_mw),
         )
         whole, own = self._answering(handle, MODULE_POWER), self._answering(handle, GPU_POWER)
-        boards = [_asked(module, uuid, handle, ask.counter, whole, **_beside())]
+        boards = [_asked(self.sliced(module, handle), uuid, handle, ask.counter, whole, **_beside())]
         if own is not None:
             gpu = self._meter(
                 id=f"{uuid}/gpu",
@@ -198,17 +207,16 @@ class Identification:
         return self._first(handle, _highest_limit_mw, _management_limit_mw, _enforced_limit_mw)
 
     def _slices(self, handle: Any) -> tuple[Slice, ...]:
-        """MIG instances of a board, each with its compute slices; empty where MIG is off."""
-        found: list[Slice] = []
-        for index in range(self._first(handle, _slices_now)):
-            try:
+        """MIG instances of a board, each with its compute slices; none where MIG is off. Raises NVMLError."""
+        if not self._nvml.nvmlDeviceGetMigMode(handle)[0]:
+            return ()
+        found = []
+        for index in range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            # Indices are not dense: an instance that was destroyed leaves a hole.
+            with contextlib.suppress(self._nvml.NVMLError_NotFound, self._nvml.NVMLError_InvalidArgument):
                 instance = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
                 slots = int(self._nvml.nvmlDeviceGetAttributes(instance).computeInstanceSliceCount)
                 found.append(Slice(str(self._nvml.nvmlDeviceGetUUID(instance)), slots))
-            except self._nvml.NVMLError as error:
-                if error.value in ask.WHOLE:
-                    raise
-                # Indices are not dense: one that was destroyed leaves a hole.
         return tuple(found)
 
     def _cpus(self, handle: Any) -> tuple[int, ...]:
@@ -301,12 +309,3 @@ def _module_limit(field_id: int) -> Callable[[Any, Any], int]:
 
 def _is_beside_cpu(nvml: Any, handle: Any) -> int:
     return int(nvml.nvmlDeviceGetC2cModeInfoV(handle).isC2cEnabled)
-
-
-def _slices_now(nvml: Any, handle: Any) -> int:
-    """How many indices MIG instances may have; 0 while MIG is off."""
-    return int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) if nvml.nvmlDeviceGetMigMode(handle)[0] else 0
-
-
-def _most_slices(nvml: Any, handle: Any) -> int:
-    return int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))

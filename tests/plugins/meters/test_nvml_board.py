@@ -135,6 +135,44 @@ def test_mig_slices_are_names_of_parts_of_the_board_which_is_read_once(
     assert "utilisation_pct" not in reading.gauges
 
 
+def test_slices_that_are_made_or_destroyed_are_declared_within_a_minute(
+    nvml: Any, nvml_reader: Any, fake_nvml: Any
+) -> None:
+    nvml_reader.open(period_s=30)
+
+    def after_a_minute(slices: list[int]) -> tuple[list[str], bool]:
+        nvml.mig = {0: slices} if slices else {}
+        nvml.write()
+        for _ in range(2):
+            (reading,) = nvml_reader.read()
+        (board,) = nvml_reader.declares
+        return [one.id for one in board.slices], "utilisation_pct" in reading.gauges
+
+    assert after_a_minute([]) == ([], True)
+    assert after_a_minute([3, 2]) == ([fake_nvml.slice_uuid(0, 0), fake_nvml.slice_uuid(0, 1)], False)
+    assert after_a_minute([0, 2]) == ([fake_nvml.slice_uuid(0, 1)], False)
+    assert after_a_minute([]) == ([], True)
+
+
+def test_slices_that_cannot_be_told_now_stay_declared(nvml: Any, nvml_reader: Any, fake_nvml: Any) -> None:
+    nvml.mig = {0: [3, 2]}
+    nvml.write()
+    (declared,) = nvml_reader.open(period_s=60)
+    nvml.fail("GetMigMode", 999, from_ms=1_000, to_ms=2_000)
+    nvml.fail("GetUUID", 10, from_ms=2_000)
+    for at_ms in (1_000, 2_000):
+        nvml.at(at_ms)
+        nvml_reader.read()
+        assert nvml_reader.declares == (declared,)
+
+
+def test_slices_of_grace_hopper_are_parts_of_what_bears_its_gpu_s_name(nvml: Any, nvml_reader: Any) -> None:
+    grace_hopper(nvml)
+    nvml.mig = {0: [2]}
+    nvml.write()
+    assert [len(one.slices) for one in nvml_reader.open()] == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("name", "idle_mw"),
     [
