@@ -110,6 +110,7 @@ class Lines:
         detail = f"{self._argv[0]} {self._tool.told_end()}"
         if self._now_ns() - self.started_ns >= RESTART_NS:
             _check_ended(self._tool.process, self._argv)
+            self._kill.detach()
             self._start()
         raise CommandFailed("ended", detail)
 

@@ -3,6 +3,7 @@
 import gc
 import os
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,10 +210,13 @@ def test_a_tool_that_ended_is_started_again_but_not_at_once(tool: Make, tmp_path
         assert raised.value.code == "ended"
     assert starts.read_text() == "x\n"
     clock.now_ns += process.RESTART_NS
+    ended = weakref.ref(lines._tool.process)
     with pytest.raises(CommandFailed):
         lines.take()
     assert taken(lines, 1) == [b"7"]
     assert starts.read_text() == "x\nx\n"
+    gc.collect()
+    assert ended() is None, "nothing of an earlier life is kept"
 
 
 def test_a_line_without_end_is_killed(tool: Make) -> None:
