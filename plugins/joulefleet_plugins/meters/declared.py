@@ -29,7 +29,7 @@ from joulefleet.describe import GRADES
 from joulefleet.source import OpenSource
 from joulefleet.units import w_to_mw
 from joulefleet_plugins.meters.host_share import HostShare
-from joulefleet_plugins.meters.profile import Profile, label, load_profile
+from joulefleet_plugins.meters.profile import Profile, installed, label, load_profile
 from joulefleet_plugins.meters.remainder import Remainder
 
 TRIED = "from documents"
@@ -42,8 +42,8 @@ HOST_KINDS: tuple[Kind, ...] = ("cpu_package", "dram")
 class DeclaredConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A profile, and what of it is otherwise here."""
 
-    profile: str
-    """Name of a profile, or path of a file."""
+    profile: str = ""
+    """Name of a profile, or path of a file; without it, the one whose tool is on this machine."""
     id: str = ""
     """Id of the cards' meter; default: the profile's name."""
     cards: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -153,6 +153,17 @@ def _check(config: DeclaredConfig) -> None:
             raise ConfigError(WHERE, key, f"is used {when} `[sources.server]` only")
 
 
+def _found() -> str:
+    """The profile whose tool is on this machine. Raises SourceUnavailable, or ConfigError where there are several."""
+    names = installed()
+    if not names:
+        mend = "name a `profile` where a chip is here that has no meter of its own"
+        raise SourceUnavailable("absent", "no tool of a profile is on this machine", mend)
+    if len(names) > 1:
+        raise ConfigError(WHERE, "profile", f"the tool is here, but not the name: one of {', '.join(names)}")
+    return names[0]
+
+
 def _named(config: DeclaredConfig) -> Profile:
     """The profile with what is otherwise here. Raises ConfigError."""
     profile = load_profile(config.profile, WHERE)
@@ -240,6 +251,8 @@ def _cards(config: DeclaredConfig, profile: Profile, server: Meter, host: str) -
 def opened(table: dict[str, Any], clock_ns: Callable[[], int] = time.monotonic_ns) -> Source:
     """A declared accelerator, by a clock that nobody sets. Raises as `open`."""
     config = typed(table, DeclaredConfig, WHERE)
+    if not config.profile:
+        config = msgspec.structs.replace(config, profile=_found())
     profile = _named(config)
     if not config.server and not profile.route:
         expected = f"{profile.name} has no interface of its own: name the source of its server's input, and host_w"
@@ -266,6 +279,7 @@ def _residual(config: DeclaredConfig, profile: Profile, clock_ns: Callable[[], i
 def open(table: dict[str, Any]) -> Source:
     """A declared accelerator.
 
-    Raises ConfigError, and SourceUnavailable where the source of its route cannot be opened.
+    Raises ConfigError, and SourceUnavailable where the source of its route cannot be opened, or where no profile is
+    named and no tool of one is here.
     """
     return opened(table)

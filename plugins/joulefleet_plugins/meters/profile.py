@@ -1,5 +1,6 @@
 """Loads what is known of a chip that has no meter of its own: a profile that comes with us, or a user's own file."""
 
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -47,6 +48,16 @@ def load_profile(name: str, where: str) -> Profile:
         raise ConfigError(where, "profile", expected)
     with_us = FOLDER / f"{name}.toml"
     return load(Path(str(with_us)), Profile)
+
+
+def installed() -> list[str]:
+    """Names of the profiles of accelerators that come with us, whose tool is on this machine."""
+    return [name for name in shipped() if _has_tool(load_profile(name, ""))]
+
+
+def _has_tool(profile: Profile) -> bool:
+    command = profile.route.get("command", ())
+    return profile.kind == "accelerator" and bool(command) and shutil.which(command[0]) is not None
 
 
 def label(name: str) -> str:

@@ -300,6 +300,33 @@ def test_a_tool_that_is_not_installed_is_absence(tmp_path: Path) -> None:
     assert raised.value.code == "absent"
 
 
+def test_a_tool_on_this_machine_is_found_without_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceUnavailable) as raised:
+        declared.open({})
+    assert raised.value.code == "absent"
+
+    def install(name: str, text: str) -> None:
+        (tmp_path / f"{name}.told").write_text(text, encoding="utf-8")
+        (tmp_path / name).write_text(f"#!/bin/sh\nexec /bin/cat {tmp_path}/{name}.told\n")
+        (tmp_path / name).chmod(0o755)
+
+    install("furiosa-smi", FURIOSA)
+    assert watts(declared.open({})) == OUTPUTS["furiosa-rngd"][1]
+    (tmp_path / "furiosa-smi").unlink()
+    install("hl-smi", GAUDI)
+    with pytest.raises(ConfigError, match=r"profile: .* one of gaudi-2, gaudi-3"):
+        declared.open({})
+    (tmp_path / "hl-smi").unlink()
+    install("rbln-smi", RBLN)
+    with pytest.raises(ConfigError, match="max_power_w"):
+        declared.open({})
+    (tmp_path / "rbln-smi").unlink()
+    install("ipmitool", DCMI)
+    with pytest.raises(SourceUnavailable, match="no tool of a profile"):
+        declared.open({})
+
+
 def test_a_user_adds_a_chip_without_code(tmp_path: Path, tool: Make, bmc: WebService) -> None:
     page = (PAGES / "declared.md").read_text(encoding="utf-8")
     profile, agent = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
