@@ -64,6 +64,10 @@ def load_config(path: Path) -> RelayConfig:
         if any((one.server, one.source) == (other.server, other.source) for other in config.serves[:k]):
             raise ConfigError(where, f"serves[{k}]", f"{one.server!r} has {one.source!r} twice: name its meters once")
     for name, table in config.sources.items():
+        if not name or "/" in name:
+            raise ConfigError(
+                where, f"sources.{name!r}", "expected a name without '/', which stands before ids of meters"
+            )
         if not isinstance(table.get("use"), str):
             raise ConfigError(where, f"sources.{name}.use", 'expected the name of a source, such as "snmp"')
     if not is_loopback(config.listen.host) and not (config.key_file and config.listen.has_tls):

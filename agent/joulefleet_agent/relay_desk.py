@@ -6,6 +6,7 @@ an agent that could not ask for so long loses nothing.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -66,6 +67,10 @@ class Shelf:
         while self.kept[0].taken_ns < taken_ns - KEPT_NS:
             self.kept.popleft()
 
+    def after(self, number: int) -> Iterator[Kept]:
+        """Readings with a higher number, the last one first."""
+        return takewhile(lambda one: one.number > number, reversed(self.kept))
+
     def named(self, meter: str) -> str:
         """A meter's id as agents know it."""
         return f"{self.name}/{meter}"
@@ -113,31 +118,25 @@ class Desk:
     def answer(self, server: str, life: str, since: int, now_ns: int) -> Answer:
         """What this server is told: all readings after the last one it was told of."""
         after = since if life == self._life else 0
-        parts = [(shelf, self._may_have(server, shelf)) for shelf in self._shelves.values()]
-        kept = sorted(
-            (one for shelf, ids in parts for one in shelf.kept if one.number > after and one.reading.meter in ids),
-            key=lambda one: one.number,
-        )
+        parts = list(self._parts(server))
+        kept = [one for shelf, ids in parts for one in shelf.after(after) if one.reading.meter in ids]
+        kept.sort(key=lambda one: one.number)
         return Answer(
             life=self._life,
             number=self._number,
             meters=tuple(one for shelf, ids in parts for one in shelf.meters if one.id in ids),
             readings=tuple(_aged(one, now_ns) for one in kept),
-            failures=tuple(self._failures(server, parts)),
+            failures=tuple(
+                one for shelf, ids in parts for meter, one in shelf.failing.items() if not meter or meter in ids
+            ),
         )
 
-    def _may_have(self, server: str, shelf: Shelf) -> frozenset[str]:
-        right = self._rights.get(server, {}).get(shelf.name)
-        if right is None:
-            return frozenset()
-        there = frozenset(one.id for one in shelf.meters)
-        return there & {shelf.named(one) for one in right} if right else there
-
-    def _failures(self, server: str, parts: Sequence[tuple[Shelf, frozenset[str]]]) -> Iterator[Failure]:
-        for shelf, ids in parts:
-            if shelf.name not in self._rights.get(server, {}):
-                continue
-            yield from (failure for meter, failure in shelf.failing.items() if not meter or meter in ids)
+    def _parts(self, server: str) -> Iterator[tuple[Shelf, frozenset[str]]]:
+        """The shelves that this server may have something of, each with the ids of those meters."""
+        for name, wanted in self._rights.get(server, {}).items():
+            shelf = self._shelves[name]
+            there = frozenset(one.id for one in shelf.meters)
+            yield shelf, there & {shelf.named(one) for one in wanted} if wanted else there
 
 
 def _aged(kept: Kept, now_ns: int) -> MeterReading:

@@ -51,6 +51,7 @@ def test_who_may_have_what(tmp_path: Path) -> None:
         ('source = "bmc-17"', 'source = "bmc-71"', "serves[1].source"),
         ('source = "bmc-17"', 'source = "rack-12"', "serves[1]"),
         ('use = "redfish"', "verify = true", "sources.bmc-17.use"),
+        ("[listen]", '[sources."a/b"]\nuse = "x"\n[listen]', "without '/'"),
         ("port = 0", 'host = "0.0.0.0"', "listen.host"),
         ("port = 0", 'colour = "red"', "listen.colour"),
         ('server = "gpu-18"', "", "serves[2].server"),

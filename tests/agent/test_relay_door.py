@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from fixtures.certificate import self_signed
 from joulefleet.relaying import PATH, TYPE
 from joulefleet.token import Keys, mint
 from joulefleet_agent import relay_door
@@ -124,16 +124,7 @@ def test_more_than_the_bound_are_sent_away_and_later_ones_are_answered(monkeypat
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Files of a certificate for 127.0.0.1 and of its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    made, key = str(folder / "c.pem"), str(folder / "k.pem")
-    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
-    files = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", made]
-    try:
-        subprocess.run([*words.split(), *files], capture_output=True, check=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not on this machine: no certificate can be made")
-    return made, key
+    return self_signed(tmp_path_factory.mktemp("certificate"))
 
 
 def test_https_and_a_peer_that_does_not_speak_it(certificate: tuple[str, str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from joulefleet.config import ConfigError, load, typed
+from joulefleet.config import ConfigError, is_loopback, load, typed
 
 
 class SourceTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,3 +76,11 @@ def test_a_table_says_which_part_it_was() -> None:
     with pytest.raises(ConfigError) as error:
         typed({"name": 1}, SourceTable, "agent.toml, source rapl")
     assert str(error.value) == "agent.toml, source rapl: name: expected `str`, got `int`"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.3.2.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("h", False)],
+)
+def test_which_hosts_only_this_machine_reaches(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected

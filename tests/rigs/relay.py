@@ -1,5 +1,6 @@
 """A relay's door with one server's meter behind it, whose answers a test can break."""
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -12,6 +13,7 @@ import msgspec
 from joulefleet.describe import Meter
 from joulefleet.reading import Failure, MeterReading
 from joulefleet.source import Source
+from joulefleet.token import Keys
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
 from joulefleet_agent.relay_desk import Desk
 from joulefleet_agent.relay_door import Access, Door, Refusal
@@ -94,9 +96,9 @@ def _as_it_is(reading: MeterReading) -> MeterReading | Failure:
 
 
 @contextmanager
-def rig(folder: Path) -> Iterator[RelayRig]:
+def rig(folder: Path, keys: Keys | None = None, tls: ssl.SSLContext | None = None) -> Iterator[RelayRig]:
     made = RelayRig()
-    door = Door(("127.0.0.1", 0), made.tell, Access(None, lambda: 0))
+    door = Door(("127.0.0.1", 0), made.tell, Access(keys, lambda: 0), tls)
     thread = Thread(target=door.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     made.url = door.url

@@ -1,21 +1,25 @@
 """The relay's source, asking a real door over loopback."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from fixtures.certificate import self_signed
 from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
 from joulefleet.reading import Failure, MeterReading
 from joulefleet.relaying import Answer
 from joulefleet.source import SourceUnavailable
+from joulefleet.token import Keys, mint
 from joulefleet_plugins.meters import relay
 from joulefleet_plugins.meters.relay import RelaySource
 from rigs.relay import rig
 
 S = 1_000_000_000
+KEY = b"k" * 32
 METER = Meter(id="rack/pdu", kind="server", grade="integrated", sensor_class="platform", period_ns=10 * S)
 OTHER = msgspec.structs.replace(METER, id="rack/other", period_ns=5 * S)
 EMPTY = Answer(life="l", number=0)
@@ -131,6 +135,26 @@ def test_no_relay_there(tmp_path: Path) -> None:
         relay.open({"url": url})
     assert absent.value.code == "relay_unreachable"
     assert absent.value.mend
+
+
+def test_https_with_a_token_and_an_authority_of_its_own(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    token = tmp_path / "token"
+    token.write_text(mint("k1", KEY, "a"))
+    with rig(tmp_path, Keys(keys={"k1": KEY}), tls) as made:
+        made.run(10, 400)
+        table = {"url": made.url, "server": "a", "token_file": str(token)}
+        assert len(relay.open({**table, "ca": certificate}).read()) == 1
+        with pytest.raises(SourceUnavailable, match="certificate"):
+            relay.open(table)
+        token.write_text(mint("k1", KEY, "b"))
+        with pytest.raises(SourceUnavailable) as refused:
+            relay.open({**table, "ca": certificate})
+    assert refused.value.code == "permission"
+    assert "joulefleet collector token a" in refused.value.mend
+    assert "jf1." not in str(refused.value)
 
 
 @pytest.mark.parametrize(
