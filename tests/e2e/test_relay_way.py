@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 from fixtures.collectors import Collector
 from fixtures.powercap import Tree
 from fixtures.processes import Command, agent_config, free_port, running, until
+from fixtures.snmp_agent import SnmpAgent, serving
 from joulefleet.token import mint
-from joulefleet.units import j_to_uj
+from joulefleet.units import j_to_uj, uj_to_j
 from joulefleet.window import MeterWindow, Window
 
 KEY = b"k" * 32
-METER = "chassis/package-0"
+METER, PDU = "chassis/package-0", "chassis/pdu"
+WATTS = 500
 FIRST_UJ = j_to_uj(1_000)
 STEP_J = 20
 """At most 800 W are believed of the zone: so much in a tenth of a second is less."""
@@ -66,17 +69,17 @@ def port() -> int:
 
 
 @pytest.fixture
-def start(tmp_path: Path, meter: Meter, port: int) -> Iterator[Start]:
-    """Starts the relay, again if it is told to."""
+def start(tmp_path: Path, port: int) -> Iterator[Start]:
+    """Starts a relay of this source for the server `s`; again, if it was killed."""
     (tmp_path / "keys.toml").write_text(f'[keys]\nk1 = "{KEY.hex()}"\n')
     config = tmp_path / "relay.toml"
-    config.write_text(
-        f'key_file = "{tmp_path / "keys.toml"}"\n[listen]\nport = {port}\n[sources.chassis]\n{meter.source}'
-        '[[serves]]\nserver = "s"\nsource = "chassis"\n'
-    )
     with ExitStack() as ends:
 
-        def begin() -> Command:
+        def begin(source: str) -> Command:
+            config.write_text(
+                f'key_file = "{tmp_path / "keys.toml"}"\n[listen]\nport = {port}\n[sources.chassis]\n{source}'
+                '[[serves]]\nserver = "s"\nsource = "chassis"\n'
+            )
             command = ends.enter_context(running(tmp_path / "relay", "agent", "relay", "--config", str(config)))
             until(lambda: "listens on" in command.out or not command.alive, "the relay to listen")
             assert command.alive, command.err
@@ -92,8 +95,8 @@ def agent_of(folder: Path, url: str, port: int, token: str) -> Path:
     return agent_config(folder, url, source, step_s=1)
 
 
-def told(windows: list[Window]) -> list[MeterWindow]:
-    return [one for window in windows for one in window.meters if one.meter.id == METER]
+def told(windows: list[Window], meter: str = METER) -> list[MeterWindow]:
+    return [one for window in windows for one in window.meters if one.meter.id == meter]
 
 
 def reached(collector: Collector) -> int:
@@ -104,13 +107,13 @@ def reached(collector: Collector) -> int:
 def test_sums_are_those_of_the_meter_also_when_the_relay_is_killed_and_comes_back(
     tmp_path: Path, collector: Collector, meter: Meter, start: Start, port: int
 ) -> None:
-    relay = start()
+    relay = start(meter.source)
     config = agent_of(tmp_path, collector.url, port, mint("k1", KEY, "s"))
     with running(tmp_path / "agent", "agent", "run", "--config", str(config)) as agent:
         until(lambda: reached(collector) > FIRST_UJ, "the meter's first window")
         relay.kill()
         until(lambda: "relay_unreachable" in agent.err, "the agent to miss the relay")
-        again = start()
+        again = start(meter.source)
         until(lambda: "answers again" in agent.err, "the agent to find the relay again")
         meter.stop()
         until(lambda: reached(collector) == meter.counter_uj, "all that the meter counted")
@@ -123,8 +126,10 @@ def test_sums_are_those_of_the_meter_also_when_the_relay_is_killed_and_comes_bac
     assert {one.meter.kind for one in parts} == {"cpu_package"}
 
 
-def test_a_token_of_another_server_reads_nothing(tmp_path: Path, collector: Collector, start: Start, port: int) -> None:
-    start()
+def test_a_token_of_another_server_reads_nothing(
+    tmp_path: Path, collector: Collector, meter: Meter, start: Start, port: int
+) -> None:
+    start(meter.source)
     config = agent_of(tmp_path, collector.url, port, mint("k1", KEY, "other"))
     with running(tmp_path / "agent", "agent", "run", "--config", str(config)) as agent:
         until(lambda: "permission" in agent.err, "the agent to say why")
@@ -134,3 +139,37 @@ def test_a_token_of_another_server_reads_nothing(tmp_path: Path, collector: Coll
         assert not re.search(r"jf1\.", agent.err)
         assert agent.end() == 0
     assert [meter for window in collector.windows() for meter in window.meters] == []
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Iterator[SnmpAgent]:
+    """A PDU with one outlet that carries WATTS."""
+    pytest.importorskip("gufo.snmp", reason="the package gufo-snmp is not installed")
+    (tmp_path / "community").write_text("public\n")
+    with serving() as made:
+        made.values = {"1.3.6.1.4.1.318.1.1.26.9.4.3.1.7.7": WATTS}
+        yield made
+
+
+def test_an_agent_that_was_away_is_told_of_a_gauge_what_it_missed(
+    tmp_path: Path, collector: Collector, unit: SnmpAgent, start: Start, port: int
+) -> None:
+    feed = f'{{ host = "127.0.0.1", port = {unit.port}, outlet = "7" }}'
+    community = f'community_file = "{tmp_path / "community"}"'
+    start(f'use = "snmp"\npdu = "apc_outlet"\n{community}\nperiod_s = 1\nmeters = [{{ feeds = [{feed}] }}]\n')
+    config = agent_of(tmp_path, collector.url, port, mint("k1", KEY, "s"))
+
+    def used_j() -> float:
+        return uj_to_j(sum(one.energy_uj + one.late_uj for one in told(collector.windows(), PDU)))
+
+    with running(tmp_path / "agent", "agent", "run", "--config", str(config)) as agent:
+        until(used_j, "the outlet's first window")
+        assert agent.end() == 0
+    before_j, away_s, asked = used_j(), time.monotonic(), len(unit.asked)
+    until(lambda: len(unit.asked) >= asked + 5, "the relay to read on")
+    away_j = WATTS * (time.monotonic() - away_s)
+    with running(tmp_path / "agent", "agent", "run", "--config", str(config)):
+        until(lambda: used_j() >= before_j + away_j, "what was used meanwhile")
+    parts = told(collector.windows(), PDU)
+    assert all(one.energy_uj <= j_to_uj(WATTS * 1.001) for one in parts), "no second has more than its watts"
+    assert {one.meter.kind for one in parts} == {"server"}
