@@ -89,9 +89,9 @@ class CounterHealth(msgspec.Struct, array_like=True):
         """One more window of it."""
         if self.condition != one.meter.driver:
             self.condition, self.validated, self.disagrees = one.meter.driver, False, False
-        if one.covered_ns:
+        if one.energy_uj:
             self.stuck_ns = 0
-        elif one.gaps_ns.get(STUCK, 0) * 2 > step_ns and _enough(one.gauge_ns, step_ns):
+        elif _enough(one.gauge_ns, step_ns) and (one.gaps_ns.get(STUCK, 0) * 2 > step_ns or _stands_still(one)):
             self.stuck_ns += step_ns
         if not (_enough(one.gauge_ns, step_ns) and _enough(one.covered_ns, step_ns) and is_loaded(one)):
             return
@@ -190,6 +190,11 @@ def is_loaded(one: MeterWindow) -> bool:
 
 def _enough(known_ns: int, step_ns: int) -> bool:
     return known_ns * 100 >= step_ns * 95
+
+
+def _stands_still(one: MeterWindow) -> bool:
+    """Whether a counter that does not say how often it moves was 0 J all the time, and its gauge ten of its steps."""
+    return one.covered_ns > 0 and one.gauge_uj > 10 * one.meter.resolution_uj and is_loaded(one)
 
 
 def _mean_mw(energy_uj: int, length_ns: int) -> int:

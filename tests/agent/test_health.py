@@ -156,6 +156,16 @@ def test_time_in_which_a_counter_stands_still_beside_a_gauge_is_counted() -> Non
     assert book.stuck_ns("gpu0") == book.stuck_ns("unknown") == 0
 
 
+def test_a_counter_that_tells_0_j_under_load_stands_still() -> None:
+    book = HealthBook()
+    states(book, read(BOARD, 0, 100), minutes=3)
+    assert book.stuck_ns("gpu0") == 0, "no load"
+    states(book, read(BOARD, 0, 400), minutes=3)
+    assert book.stuck_ns("gpu0") == 3 * STEP
+    states(book, read(msgspec.structs.replace(BOARD, resolution_uj=2_400 * J), 0, 400))
+    assert book.stuck_ns("gpu0") == 3 * STEP, "not ten of its steps"
+
+
 def test_a_meter_by_its_gauge_is_declared_as_what_it_is() -> None:
     meter = by_gauge(msgspec.structs.replace(BOARD, resolution_uj=1, modulus_uj=2, restarts_at_zero=True))
     assert (meter.id, meter.grade, meter.resolution_uj, meter.modulus_uj) == ("gpu0", "integrated", 0, 0)

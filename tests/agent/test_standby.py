@@ -139,6 +139,16 @@ def test_a_clock_that_was_set_back_changes_nothing() -> None:
     assert all(one.energy_uj == one.covered_ns // S * W * 1_000_000 for one in of_board(later))
 
 
+def test_a_counter_of_0_j_that_does_not_say_how_often_it_moves_is_given_up_too() -> None:
+    what, windows = cutter(), []
+    what.declare([msgspec.structs.replace(BOARD, refresh_ns=0)], 0)
+    for second in range(0, 1_800, 10):
+        what.feed([msgspec.structs.replace(at(second, []), counter_uj=7)], second * S)
+        windows += what.close(second * S)
+    assert grades(windows)[-1][0] == "integrated"
+    assert of_board(windows)[-1].energy_uj == 60 * W * 1_000_000
+
+
 @given(
     st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=3),
     st.integers(0, 300),
@@ -162,7 +172,7 @@ def test_no_joule_is_told_twice_or_made_up(
         assert told_uj <= window.end_ns // S * W * 1_000_000
         assert one.energy_uj <= one.covered_ns // S * W * 1_000_000
         if one.meter.grade == "integrated":
-            assert one.energy_uj == one.covered_ns // S * W * 1_000_000 and not one.late_uj
+            assert one.energy_uj == one.covered_ns // S * W * 1_000_000
     assert all(a.last_uj == b.first_uj for a, b in pairwise(of_board(windows)))
 
 
