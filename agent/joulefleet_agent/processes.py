@@ -8,6 +8,7 @@ ancestor decides.
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -30,6 +31,17 @@ class Known(msgspec.Struct):
     """By the kernel's clock: another process may have its number later."""
     engine: str
     times: int = 0
+
+
+class Names(Protocol):
+    """Puts engines in the place of processes."""
+
+    hidden: bool
+    """Whether a process was seen whose sockets may not be read."""
+
+    def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
+        """The readings with engines in the place of processes."""
+        ...
 
 
 class Processes:

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import msgspec
 
+from joulefleet.describe import Engine
 from joulefleet.reading import Failure
 from joulefleet.units import bytes_to_mb, ns_to_s
 from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.listen import Heard, listen
+from joulefleet_agent.processes import Names, Processes
 from joulefleet_agent.recording import Began, RecordingWriter
-from joulefleet_agent.sampler import Said
+from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import identity_of
 from joulefleet_agent.sources import configured, on_this_machine
 
@@ -36,7 +38,23 @@ Told = Callable[[Recorded], None]
 
 def said_by(config: AgentConfig, where: str, stop: threading.Event, seconds: float | None) -> Iterator[Heard]:
     """What the configured sources say, or all of this machine where none is, until told to stop. Raises ConfigError."""
-    return listen(configured(sources_of(config, where) or on_this_machine(), where), stop, seconds)
+    sources = configured(sources_of(config, where) or on_this_machine(), where)
+    return named(listen(sources, stop, seconds), Processes())
+
+
+def named(heard: Iterable[Heard], processes: Names) -> Iterator[Heard]:
+    """The same with engines in the place of processes: whose they are can be asked only while they run."""
+    engines: dict[str, list[Engine]] = {}
+    for one in heard:
+        match one.event:
+            case Opened() as event:
+                engines[event.source] = [each for each in event.declares if isinstance(each, Engine)]
+                yield one
+            case Said() as event:
+                readings = processes.named(event.readings, [each for several in engines.values() for each in several])
+                yield Heard(one.boot_ns, one.wall_ns, Said(event.source, event.boot_ns, tuple(readings)))
+            case _:
+                yield one
 
 
 def began(config: AgentConfig, where: str) -> Began:

@@ -2,10 +2,11 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from joulefleet.describe import Engine
 from joulefleet.gain import Scaler
-from joulefleet.reading import Failure
+from joulefleet.reading import Failure, Reading
 from joulefleet.units import s_to_ns
 from joulefleet_agent.clock import AgentClock, wall_ns
 from joulefleet_agent.cutter import Identity
@@ -17,6 +18,16 @@ from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import BEAT_S, Agent
 from joulefleet_agent.spool import Spool
 from joulefleet_agent.uplink import Uplink
+
+
+class AlreadyNamed:
+    """Whose process was whose was told when it was recorded; here other processes bear their numbers."""
+
+    hidden = False
+
+    def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
+        """The readings as they are."""
+        return list(readings)
 
 
 class Played:
@@ -73,7 +84,7 @@ def played(heard: Iterable[Heard], pipeline: Pipeline, step_ns: int, outcome: Ou
         clocks.move(beat[0])
         if agent is None or clock is None:
             clock = AgentClock(clocks.wall, clocks.boot)
-            agent = Agent(pipeline, clock, step_ns, wall=wall_ns, boot=clocks.boot)
+            agent = Agent(pipeline, clock, step_ns, wall=wall_ns, boot=clocks.boot, processes=AlreadyNamed())
             pipeline.start([], clock.now_ns())
             outcome.from_ns = clock.now_ns()
         clocks.move(beat[-1])

@@ -27,7 +27,7 @@ from joulefleet_agent.cutter import Identity
 from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
-from joulefleet_agent.processes import Processes
+from joulefleet_agent.processes import Names, Processes
 from joulefleet_agent.sampler import (
     LONGEST_QUEUE,
     Absent,
@@ -63,8 +63,14 @@ EXIT_AGAIN = 75
 class Agent:
     """The loop: takes what the sources say, closes windows, and watches for those that hang."""
 
-    def __init__(
-        self, pipeline: Pipeline, clock: AgentClock, step_ns: int, wall: NowNs = wall_ns, boot: NowNs = boot_ns
+    def __init__(  # noqa: PLR0913, PLR0917 # the parts of one loop
+        self,
+        pipeline: Pipeline,
+        clock: AgentClock,
+        step_ns: int,
+        wall: NowNs = wall_ns,
+        boot: NowNs = boot_ns,
+        processes: Names | None = None,
     ) -> None:
         self.exit_code = EXIT_OK
         self.closed = threading.Event()
@@ -79,7 +85,7 @@ class Agent:
         self._beat_ns = clock.now_ns()
         self._edge_ns = floor_to(self._beat_ns, step_ns)
         self._said: dict[str, str] = {}
-        self._processes = Processes()
+        self._processes: Names = processes or Processes()
 
     def run(self, sources: Sequence[Configured], stop: threading.Event) -> int:
         """Read until told to stop. Returns the process's exit code."""

@@ -1,14 +1,18 @@
 """What `joulefleet agent record` keeps of the sources."""
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
-from joulefleet.reading import Failure, MeterReading
+import msgspec
+
+from joulefleet.describe import Engine
+from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet_agent.config import AgentConfig
 from joulefleet_agent.listen import Heard
-from joulefleet_agent.record import Recorded, began, keep, said_by
+from joulefleet_agent.record import Recorded, began, keep, named, said_by
 from joulefleet_agent.recording import RecordedReadings
-from joulefleet_agent.sampler import Opened, Said
+from joulefleet_agent.sampler import Gone, Opened, Said
 
 
 def test_the_configured_sources_are_kept_with_whose_they_are(tmp_path: Path) -> None:
@@ -38,3 +42,25 @@ def test_failures_are_counted_apart(tmp_path: Path) -> None:
         lambda _so_far: None,
     )
     assert str(done).startswith("2 readings, 2 without a value in 2 s, ")
+
+
+class Owners:
+    """Says that each process is the last engine's."""
+
+    hidden = False
+
+    def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
+        return [
+            msgspec.structs.replace(one, activity_ns={engines[-1].id: 5}) if isinstance(one, MeterReading) else one
+            for one in readings
+        ]
+
+
+def test_whose_process_was_whose_is_kept_since_it_can_be_asked_only_now() -> None:
+    engines = (Engine(id="a", software="vllm"), Engine(id="b", software="vllm"))
+    said = Said("nvml", 1, (MeterReading(meter="gpu", counter_uj=1, activity_ns={"4711": 5}),))
+    heard = [Heard(1, 1, Opened("pages", engines)), Heard(2, 2, said), Heard(3, 3, Gone("pages"))]
+    kept = list(named(heard, Owners()))
+    assert [kept[0], kept[2]] == [heard[0], heard[2]]
+    assert isinstance(kept[1].event, Said)
+    assert kept[1].event.readings == (MeterReading(meter="gpu", counter_uj=1, activity_ns={"b": 5}),)
