@@ -87,6 +87,8 @@ def measured(bench: Bench, seconds: float, stop: threading.Event) -> Found:
         if new := pairing.take(heard):
             blocks += new
             _show(len(blocks), round(seconds / ns_to_s(pairing.block_ns)))
+    if stop.is_set():
+        raise Refused("stopped before the time was over: nothing is written")
     return judged([*blocks, *pairing.end()], pairing.block_ns, bench.meter, bench.reference)
 
 

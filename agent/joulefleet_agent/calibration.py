@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from joulefleet.config import ConfigError, load
+from joulefleet.describe import Engine, Meter
 from joulefleet.gain import Gain, Scaler
 from joulefleet.reading import Reading
 from joulefleet.source import OpenSource, Source
@@ -98,10 +99,15 @@ class CalibratedSource:
     def __init__(self, source: Source, gains: Mapping[str, Gain]) -> None:
         self._source = source
         self._scaler = Scaler(gains)
+        self._before: tuple[Meter | Engine, ...] = source.declares
         self.declares = self._scaler.declared(source.declares)
         self.period_ns = source.period_ns
         self.deadline_ns = source.deadline_ns
 
     def read(self) -> Sequence[Reading]:
         """What the source says, scaled. Raises what the source raises."""
-        return self._scaler.said(self._source.read())
+        readings = self._source.read()
+        if self._source.declares != self._before:
+            self._before = self._source.declares
+            self.declares = self._scaler.declared(self._before)
+        return self._scaler.said(readings)

@@ -9,10 +9,24 @@ from hypothesis import strategies as st
 
 from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
-from joulefleet.gain import Gain
+from joulefleet.gain import Gain, Scaler
 from joulefleet.reading import MeterReading
-from joulefleet_agent.calibration import add_gain, gains_of, read_gains, sources_in, toml_of, version_of
+from joulefleet.window import decode
+from joulefleet_agent.calibration import (
+    CalibratedSource,
+    add_gain,
+    gains_of,
+    read_gains,
+    sources_in,
+    toml_of,
+    version_of,
+)
 from joulefleet_agent.config import AgentConfig
+from joulefleet_agent.cutter import Identity
+from joulefleet_agent.pipeline import Pipeline
+from joulefleet_agent.spool import Spool
+
+S = 1_000_000_000
 
 
 def gain(meter: str = "sim-board0", ppm: int = 1_100_000, **changes: object) -> Gain:
@@ -66,6 +80,55 @@ def test_the_file_lies_beside_the_config_that_names_it(tmp_path: Path) -> None:
     assert gains_of(AgentConfig(), "anywhere") == {}
     with pytest.raises(ConfigError, match="cannot be read"):
         gains_of(config, "/nowhere/agent.toml")
+
+
+class Changing:
+    """A source that finds another meter at its second read."""
+
+    period_ns = deadline_ns = 1
+
+    def __init__(self) -> None:
+        self.declares = (declared("a"),)
+
+    def read(self) -> list[MeterReading]:
+        said = [MeterReading(meter=one.id, counter_uj=100) for one in self.declares]
+        self.declares = (declared("b"),)
+        return said if said[0].meter == "b" else [MeterReading(meter="b", counter_uj=50)]
+
+
+def declared(name: str) -> Meter:
+    return Meter(id=name, kind="dram", grade="counter", sensor_class="onboard")
+
+
+def test_what_a_source_declares_later_is_calibrated_too() -> None:
+    source = CalibratedSource(Changing(), {"b": gain("b")})  # type: ignore[arg-type] # it declares meters only
+    assert source.declares == (declared("a"),)
+    assert [one.counter_uj for one in source.read() if isinstance(one, MeterReading)] == [55]
+    (meter,) = source.declares
+    assert isinstance(meter, Meter) and (meter.id, meter.gain_ppm) == ("b", 1_100_000)
+
+
+def test_a_new_calibration_is_a_new_declaration_and_no_window_mixes_two_gains(tmp_path: Path) -> None:
+    with Spool(tmp_path / "spool.db") as spool:
+        pipeline = Pipeline(spool, Identity(server="a"), 60 * S, 1)
+        raw = declared("m")
+        for second in range(0, 600, 10):
+            scaler = Scaler({"m": gain("m")} if second >= 250 else {})
+            declares = scaler.declared([raw])
+            if second in (0, 250):
+                pipeline.declare("s", declares, second * S)
+            reading = MeterReading(meter="m", at_ns=second * S, counter_uj=second * 100 * 10**6)
+            pipeline.feed(scaler.said([reading]), second * S)
+        pipeline.finish(600 * S)
+        windows = [decode(one.body) for one in spool.waiting(100, 2**62, 2**40)]
+    told = [(one.meter.gain_ppm, one.energy_uj) for window in windows for one in window.meters]
+    assert {gain_ppm: max(uj for each, uj in told if each == gain_ppm) for gain_ppm, _ in told} == {
+        1_000_000: 6_000 * 10**6,
+        1_100_000: 6_600 * 10**6,
+    }
+    assert all(uj % 10**6 == 0 and uj <= gain_ppm * 6_000 for gain_ppm, uj in told)
+    facts = [window.facts[name] for window in windows for name in window.facts if name == "calibration:m"]
+    assert set(facts) == {f"{gain('m').version} gain_ppm 1100000"}
 
 
 def test_the_sources_of_a_config_are_opened_calibrated(tmp_path: Path) -> None:
