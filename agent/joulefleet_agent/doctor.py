@@ -1,7 +1,7 @@
 """`joulefleet doctor`: which sources can be read on this machine, and for each that cannot, why."""
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import msgspec
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.describe import Meter
-from joulefleet.gain import PPM
-from joulefleet.units import mw_to_w
+from joulefleet.gain import PPM, Gain
+from joulefleet.units import mw_to_w, ns_to_s
 from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.children import CannotGoOn
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
@@ -24,6 +24,7 @@ from joulefleet_agent.watch import Agreement, Seen
 
 WATCH_S = 3.0
 BLOCK_S = 20.0
+FEW_READS = 3
 NOT_HERE = ("absent", "library_missing", "package_missing", "scrape_failed")
 """States that most machines have of most sources: where nobody asked for these, they are told in one block."""
 
@@ -77,7 +78,24 @@ def examine(path: Path | None, watch_s: float) -> list[Finding]:
     if path is None:
         return probe(on_this_machine(), "doctor", watch_s=watch_s, unasked=True)
     config = load_config(path)
-    return probe(sources_of(config, str(path)), str(path), watch_s=watch_s, gains=gains_of(config, str(path)))
+    gains = gains_of(config, str(path))
+    findings = probe(sources_of(config, str(path)), str(path), watch_s=watch_s, gains=gains)
+    return [*findings, *_without_meter(gains, findings)]
+
+
+def _without_meter(gains: Mapping[str, Gain], findings: Sequence[Finding]) -> list[Finding]:
+    """A calibration that no meter takes is a name that was written wrongly, or a meter that is away."""
+    declared = {meter.id for finding in findings for meter in finding.meters}
+    return [
+        Finding(
+            source="calibration",
+            state="no_such_meter",
+            detail=f"{gain.meter}: no source here declares a meter of this name; its gain changes nothing",
+            mend="if the meter is gone for good, take its entries out of the file",
+        )
+        for gain in gains.values()
+        if gain.meter not in declared
+    ]
 
 
 def report(findings: list[Finding]) -> dict[str, Any]:
@@ -123,14 +141,20 @@ def _meter(meter: Meter, seen: Seen | None) -> str:
         *most,
         *basis,
         *gain,
-        *(_course(seen) if seen else ()),
+        *(_course(meter, seen) if seen else ()),
     ]
     return f"{_named(meter)}: {', '.join(parts)}"
 
 
-def _course(seen: Seen) -> list[str]:
+def _course(meter: Meter, seen: Seen) -> list[str]:
     power = [f"{seen.power_w:.1f} W now"] if seen.power_w is not None else []
-    moves = f"a new value each {seen.refresh_s:.2g} s" if seen.refresh_s else "it stood still while it was watched"
+    told = f" (told to move each {ns_to_s(meter.refresh_ns):.2g} s)" if meter.refresh_ns else ""
+    if seen.refresh_s:
+        moves = f"a new value each {seen.refresh_s:.2g} s"
+    elif seen.reads < FEW_READS:
+        moves = f"read too few times to see it move{told}"
+    else:
+        moves = f"it stood still while it was watched{told}"
     return [*power, moves]
 
 
@@ -141,13 +165,19 @@ def _agreement(one: Agreement) -> str:
 
 
 def _not_here(brief: Sequence[Finding]) -> list[str]:
-    keyed = [f"{one.source} ({one.detail})" for one in brief if one.state == NEEDS_CONFIGURATION]
+    keyed = [f"{one.source} ({_key(one)})" for one in brief if one.state == NEEDS_CONFIGURATION]
     absent = [f"    {one.source:<18} {one.state}: {one.mend or one.detail}" for one in brief]
     absent = [line for line, one in zip(absent, brief, strict=True) if one.state != NEEDS_CONFIGURATION]
     return [
         *(["", "Not here:", *absent] if absent else []),
         *(["", f"Need a [[sources]] entry of a config file: {', '.join(keyed)}"] if keyed else []),
     ]
+
+
+def _key(finding: Finding) -> str:
+    """The key that is missing; for another fault of the table, the whole sentence."""
+    key, _, sentence = finding.detail.partition(": ")
+    return key if "missing required field" in sentence else finding.detail
 
 
 def _named(meter: Meter) -> str:
@@ -165,6 +195,8 @@ def _advice(findings: list[Finding]) -> str:
             "No sensor can be read: every figure will be `modelled` from CPU utilisation, which may be off by half."
             " Better: one of the mends above, or the server's own meter (BMC, PDU)."
         )
+    if others := sorted(grades - {"counter", "integrated", "modelled"}):
+        return f"What is graded {' or '.join(others)} is not measured by itself: above it says what it rests on."
     if "modelled" in grades:
         return "Accelerators or CPU are measured; the whole server is `modelled` where no meter covers it."
     return "Everything that is read here is measured."

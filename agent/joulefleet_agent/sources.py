@@ -26,7 +26,12 @@ def installed() -> list[str]:
 def on_this_machine() -> list[SourceConfig]:
     """Every source that reads this machine, as it is tried where nobody configured it."""
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
-    return [SourceConfig(one.name, dict(_constant(one, "HERE", {}))) for one in points if _constant(one, "LIVE", True)]
+    return [SourceConfig(one.name, _here(one)) for one in points if _constant(one, "LIVE", True)]
+
+
+def _here(point: EntryPoint) -> dict[str, Any]:
+    table = _constant(point, "HERE", {})
+    return dict(table) if isinstance(table, dict) else {}
 
 
 def tried_of(name: str) -> str:

@@ -45,13 +45,13 @@ def test_what_is_not_readable_and_how_to_mend_it() -> None:
 
 def test_what_most_machines_do_not_have_is_one_block() -> None:
     absent = Finding(source="rapl", state="absent", detail="no zone", mend="modprobe intel_rapl_msr")
-    keyed = Finding(source="redfish", state="needs_configuration", detail="url: missing")
+    keyed = Finding(source="redfish", state="needs_configuration", detail="url: object missing required field `url`")
     assert told([absent, keyed])[:5] == [
         "",
         "Not here:",
         "    rapl               absent: modprobe intel_rapl_msr",
         "",
-        "Need a [[sources]] entry of a config file: redfish (url: missing)",
+        "Need a [[sources]] entry of a config file: redfish (url)",
     ]
     assert told([absent], unasked=False)[0] == "--  rapl         absent: no zone"
 
@@ -63,7 +63,7 @@ def test_what_was_seen_of_a_meter_and_whether_two_of_them_agree() -> None:
     lines = told([msgspec.structs.replace(one, seen=(seen,), tried="faithful fake", cpu_ms=0.5), other])
     assert lines[0] == "ok  nvml  (1.2 ms a read, 0.5 ms of CPU)  tried: faithful fake"
     assert "up to 700 W, 300.0 W now, a new value each 0.1 s" in lines[1]
-    assert "303.0 W now, it stood still while it was watched" in lines[3]
+    assert "303.0 W now, read too few times to see it move" in lines[3]
     assert [line.strip() for line in lines[4:6]] == [
         "DIFFER       m: nvml counter 300.0 W, nvml gauge 200.0 W (-33.3%)",
         "agree        GPU-1: nvml 300.0 W, dcgm 303.0 W (+1.0%)",
@@ -77,6 +77,7 @@ def test_what_was_seen_of_a_meter_and_whether_two_of_them_agree() -> None:
         ([Finding(source="rapl", state="absent", meters=found("counter").meters)], "Nothing on this machine"),
         ([found("modelled")], "No sensor can be read: every figure will be `modelled`"),
         ([found("modelled"), found("counter")], "the whole server is `modelled` where no meter covers it"),
+        ([found("counter"), found("residual"), found("modelled")], "What is graded residual is not measured by itself"),
         ([found("counter"), found("integrated")], "Everything that is read here is measured."),
     ],
 )
@@ -139,6 +140,22 @@ def test_what_is_calibrated_says_so(tmp_path: Path) -> None:
     path.write_text('calibration = "gains.toml"\n' + path.read_text())
     result = CliRunner().invoke(doctor, ["--seconds", "0.2", "--config", str(path)])
     assert f"gain 1.0400 (calibration {gain.version})" in result.output
+
+
+def test_a_slow_meter_that_did_not_move_is_told_with_what_it_declares() -> None:
+    slow = found("integrated", refresh_ns=60_000_000_000)
+    seen = Seen(meter="m", reads=20, gauge_w=100.0)
+    line = told([msgspec.structs.replace(slow, seen=(seen,))])[1]
+    assert line.endswith("100.0 W now, it stood still while it was watched (told to move each 60 s)")
+
+
+def test_a_calibration_of_a_meter_that_is_not_there_is_told(tmp_path: Path) -> None:
+    gain = Gain(meter="nowhere", gain_ppm=1_040_000, uncertainty_ppm=11_000, reference="pdu", when="2026-01-01")
+    add_gain(tmp_path / "gains.toml", msgspec.structs.replace(gain, version=version_of(gain)))
+    path = Path(config(tmp_path, 'use = "simulated"\nboards = 1'))
+    path.write_text('calibration = "gains.toml"\n' + path.read_text())
+    result = CliRunner().invoke(doctor, ["--seconds", "0.1", "--config", str(path)])
+    assert "--  calibration  no_such_meter: nowhere: no source here declares a meter of this name" in result.output
 
 
 def test_nothing_is_said_of_a_disturbance_that_no_meter_measures(tmp_path: Path) -> None:

@@ -75,3 +75,9 @@ def test_recordings_and_simulations_are_not_tried_unasked() -> None:
 def test_a_stranger_is_tried_too_and_need_not_say_how_far_it_was(strange: None) -> None:
     assert {"strange", "broken"} <= {one.use for one in on_this_machine()}
     assert [tried_of(name) for name in ("strange", "broken", "nowhere")] == ["", "", ""]
+
+
+def test_only_a_table_is_where_a_source_is_tried(strange: None, tmp_path: Path) -> None:
+    module = tmp_path / "strange_good.py"
+    module.write_text(module.read_text() + 'HERE = "a word"\n')
+    assert {one.use: one.table for one in on_this_machine()}["strange"] == {}
