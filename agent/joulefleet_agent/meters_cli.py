@@ -50,7 +50,8 @@ def meters(path: Path | None, json_: bool) -> None:
     found = declared(findings)
     made = topology([meter for _, _, meter in found], config.step_ns)
     tree = placed(found, config.step_ns)
-    told = plain(tree, made) if json_ else lines(tree, made, config.step_ns)
+    shut = [one for one in findings if asked and not one.meters and not one.engines]
+    told = plain(tree, made, shut) if json_ else [*lines(tree, made, config.step_ns), *_shut(shut)]
     click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode() if json_ else "\n".join(told))
 
 
@@ -138,7 +139,13 @@ def _reason(one: LeftOut) -> str:
     return f"{one.meter}: {f'{one.code} {one.of}'.strip()}"
 
 
-def plain(tree: Sequence[Placed], made: Topology) -> dict[str, Any]:
+def _shut(findings: Sequence[Finding]) -> list[str]:
+    """Sources that could not be opened: what they would declare is not known here."""
+    told = [f"{INDENT}{one.source}: {one.state}: {one.mend or one.detail}" for one in findings]
+    return ["", "Not opened, so not in this tree:", *told] if told else []
+
+
+def plain(tree: Sequence[Placed], made: Topology, shut: Sequence[Finding] = ()) -> dict[str, Any]:
     """The same, for a program."""
     covers = [
         {
@@ -148,4 +155,4 @@ def plain(tree: Sequence[Placed], made: Topology) -> dict[str, Any]:
         }
         for cover in made.covers
     ]
-    return {"meters": list(tree), "boundaries": covers, "left_out": made.left_out}
+    return {"meters": list(tree), "boundaries": covers, "left_out": made.left_out, "not_opened": list(shut)}

@@ -104,3 +104,13 @@ def test_a_typo_is_one_sentence(tmp_path: Path, source: str) -> None:
     (tmp_path / "agent.toml").write_text(f"[[sources]]\n{source}\n")
     result = CliRunner().invoke(meters, ["--config", str(tmp_path / "agent.toml")])
     assert result.exit_code == 2 and result.stderr.startswith("Error: ")
+
+
+def test_a_source_that_could_not_be_opened_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    config.write_text(f'[[sources]]\nuse = "rapl"\nroot = "{tmp_path}"\n[[sources]]\nuse = "host_model"\n')
+    result = CliRunner().invoke(meters, ["--config", str(config)])
+    assert "  server: host" in result.output
+    assert result.output.split("Not opened, so not in this tree:\n")[1].startswith("  rapl: absent: load the module")
+    told_ = json.loads(CliRunner().invoke(meters, ["--config", str(config), "--json"]).stdout)
+    assert [one["source"] for one in told_["not_opened"]] == ["rapl"]
