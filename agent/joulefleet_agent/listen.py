@@ -28,10 +28,12 @@ def listen(
     seconds: float | None = None,
     wall: NowNs = wall_ns,
     boot: NowNs = boot_ns,
+    *,
+    unasked: bool = False,
 ) -> Iterator[Heard]:
     """Everything that the sources say until told to stop, for at most so many seconds, or until all have ended.
 
-    Raises ConfigError where a source cannot use its table.
+    Raises ConfigError where a source cannot use its table; one that nobody asked for is then passed over.
     """
     events: queue.Queue[Event] = queue.Queue(LONGEST_QUEUE)
     ending = threading.Event()
@@ -47,10 +49,11 @@ def listen(
                 looked_ns = boot()
                 said += _hung(readers.values(), looked_ns)
             for event in said:
-                if isinstance(event, Refused):
+                if isinstance(event, Refused) and not unasked:
                     raise event.error
-                yield Heard(boot(), wall(), event)
-                if isinstance(event, Gone | MustEnd):
+                if not isinstance(event, Refused):
+                    yield Heard(boot(), wall(), event)
+                if isinstance(event, Refused | Gone | MustEnd):
                     readers.pop(event.source, None)
     finally:
         ending.set()

@@ -38,8 +38,9 @@ Told = Callable[[Recorded], None]
 
 def said_by(config: AgentConfig, where: str, stop: threading.Event, seconds: float | None) -> Iterator[Heard]:
     """What the configured sources say, or all of this machine where none is, until told to stop. Raises ConfigError."""
-    sources = configured(sources_of(config, where) or on_this_machine(), where)
-    return named(listen(sources, stop, seconds), Processes())
+    asked = sources_of(config, where)
+    sources = configured(asked or on_this_machine(), where)
+    return named(listen(sources, stop, seconds, unasked=not asked), Processes())
 
 
 def named(heard: Iterable[Heard], processes: Names) -> Iterator[Heard]:

@@ -70,6 +70,7 @@ def test_a_table_that_cannot_be_used_is_told() -> None:
     sources = configured([SourceConfig("simulated", {"bords": 1})], "test")
     with pytest.raises(ConfigError, match="bords"):
         list(listen(sources, threading.Event()))
+    assert list(listen(sources, threading.Event(), unasked=True)) == [], "nobody asked for it"
 
 
 def test_a_read_that_hangs_is_heard_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
