@@ -71,3 +71,4 @@ def test_the_server_is_counted_once_and_its_cards_are_no_second_input(used_j: li
     expected_uj = j_to_uj(sum(used_j) - used_j[RESTART_S - 1])
     assert j_to_uj(ledgers["server"]["metered_j"]) == expected_uj
     assert ledgers["server"]["residual_uj"] == 0
+    assert set(ledgers) == {"server"}, "a residual is no measured accelerator"
