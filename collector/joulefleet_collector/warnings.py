@@ -62,8 +62,8 @@ SENSORS: tuple[tuple[str, str, Notice], ...] = (
         "J were told by {} not yet seen to agree with the power gauge beside them: {}",
         {
             "code": "unvalidated",
-            "mend": "a minute of load proves them; where they stay so under load, counter and gauge are a factor of two"
-            " apart, and one of them is wrong",
+            "mend": "a minute above 1.5 times idle power proves them; where they stay so under such load, counter and"
+            " gauge are a factor of two apart, and one of them is wrong",
         },
     ),
 )
