@@ -91,9 +91,9 @@ class CounterHealth(msgspec.Struct, array_like=True):
             self.condition, self.validated, self.disagrees = one.meter.driver, False, False
         if one.energy_uj:
             self.stuck_ns = 0
-        elif _enough(one.gauge_ns, step_ns) and (one.gaps_ns.get(STUCK, 0) * 2 > step_ns or _stands_still(one)):
+        elif enough(one.gauge_ns, step_ns) and (one.gaps_ns.get(STUCK, 0) * 2 > step_ns or _stands_still(one)):
             self.stuck_ns += step_ns
-        if not (_enough(one.gauge_ns, step_ns) and _enough(one.covered_ns, step_ns) and is_loaded(one)):
+        if not (enough(one.gauge_ns, step_ns) and enough(one.covered_ns, step_ns) and is_loaded(one)):
             return
         told = (one.energy_uj, one.gauge_uj * one.covered_ns // one.gauge_ns)
         if not self.validated:
@@ -167,7 +167,7 @@ class HealthBook(msgspec.Struct):
     ) -> None:
         first, *others = several
         loaded = is_good is fit_inside or is_loaded(first)
-        if loaded and all(_enough(one.covered_ns, step_ns) for one in several):
+        if loaded and all(enough(one.covered_ns, step_ns) for one in several):
             sums = (_whole_uj(first, step_ns), sum(_whole_uj(one, step_ns) for one in others))
             slack_uj = sum(one.meter.resolution_uj for one in several)
             kept.setdefault(key, Agreement()).observe(sums, slack_uj, step_ns, is_good)
@@ -188,7 +188,8 @@ def is_loaded(one: MeterWindow) -> bool:
     return power_mw * 5 > one.meter.max_power_mw
 
 
-def _enough(known_ns: int, step_ns: int) -> bool:
+def enough(known_ns: int, step_ns: int) -> bool:
+    """Whether a window is known well enough to be judged: 95 % of it."""
     return known_ns * 100 >= step_ns * 95
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from joulefleet.window import MeterWindow, Window
-from joulefleet_agent.health import LONG_NS, STUCK, CounterHealth, HealthBook, by_gauge
+from joulefleet_agent.health import LONG_NS, STUCK, CounterHealth, HealthBook, by_gauge, enough
 from joulefleet_agent.meter_cut import MeterCut
 
 
@@ -69,7 +69,7 @@ class Standbys(msgspec.Struct):
             fresh = MeterCut(meter=by_gauge(cut.meter), since_ns=window.end_ns, instead_of=cut.meter)
             self.cuts[cut.meter.id] = fresh
             return cut
-        works = gauge.close(window.start_ns, window.step_ns).covered_ns == window.step_ns
+        works = enough(gauge.close(window.start_ns, window.step_ns).covered_ns, window.step_ns)
         if stuck_ns < LONG_NS or not works or cut.owes:
             return cut
         self.counters[cut.meter.id] = CounterHealth(condition=cut.meter.driver)
