@@ -60,10 +60,11 @@ class LeftOut(msgspec.Struct, frozen=True):
     """A meter whose energy is not in a boundary's sum, and why."""
 
     boundary: str
-    """Empty where the meter is at no boundary at all."""
+    """Empty where the meter is at no boundary, and none is there that could name it."""
     meter: str
     code: str
-    """`part_of`, `second_source_of` or `holds` another meter; `coarse`, `residual`, `at_no_boundary`."""
+    """`part_of`, `second_source_of` or `holds` another meter; `coarse`, `residual`; `not_apart`, a module whose
+    accelerators no meter tells apart from its CPUs; `at_no_boundary`."""
     of: str = ""
     """Id of the other meter."""
 
@@ -312,9 +313,12 @@ def _why(tree: Tree, meter: Meter, boundary: str, cover: Cover | None) -> tuple[
         return "coarse", ""
     if meter.grade == "residual" and boundary != "server":
         return "residual", ""
-    if cover is None:
-        return "", ""
-    return next(((code, other.id) for code, other in _relations(tree, meter, boundary, cover)), ("", ""))
+    related = () if cover is None else _relations(tree, meter, boundary, cover)
+    for code, other in related:
+        return code, other.id
+    if boundary == "accelerator" and meter.kind == "module":
+        return "not_apart", ""
+    return ("", "") if cover is None else ("at_no_boundary", "")
 
 
 def _relations(tree: Tree, meter: Meter, boundary: str, cover: Cover) -> Iterator[tuple[str, Meter]]:

@@ -139,6 +139,16 @@ def test_what_is_left_out_says_why() -> None:
     }
 
 
+def test_a_module_whose_boards_are_not_known_apart_says_so() -> None:
+    module, board = meter("module", "module", contains=MODULE), meter("board")
+    apart = ("accelerator", "module", "not_apart", "")
+    assert reasons(module) == {apart}
+    # The board beside it says that it is another one.
+    found = [module, meter("board", inside="bmc"), meter("bmc", "server")]
+    assert apart in reasons(*found) and sums(*found)["accelerator"] == ["board"]
+    assert apart not in reasons(module, board)
+
+
 def test_what_makes_no_boundary_says_so() -> None:
     assert reasons(meter("dram", "dram"), meter("psys", "psys")) == {
         ("", "dram", "at_no_boundary", ""),
