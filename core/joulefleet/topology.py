@@ -60,7 +60,7 @@ class LeftOut(msgspec.Struct, frozen=True):
     """A meter whose energy is not in a boundary's sum, and why."""
 
     boundary: str
-    """Empty where the meter is at no boundary, and none is there that could name it."""
+    """Empty where the meter is at no boundary at all."""
     meter: str
     code: str
     """`part_of`, `second_source_of` or `holds` another meter; `coarse`, `residual`; `not_apart`, a module whose
@@ -308,7 +308,7 @@ def _left_out(tree: Tree, found: Sequence[Cover]) -> Iterable[LeftOut]:
 
 
 def _why(tree: Tree, meter: Meter, boundary: str, cover: Cover | None) -> tuple[str, str]:
-    """The code, and the other meter; empty where nothing but the missing boundary explains it."""
+    """The code, and the other meter; empty where it has no place there."""
     if meter not in tree.fine:
         return "coarse", ""
     if meter.grade == "residual" and boundary != "server":
@@ -316,9 +316,7 @@ def _why(tree: Tree, meter: Meter, boundary: str, cover: Cover | None) -> tuple[
     related = () if cover is None else _relations(tree, meter, boundary, cover)
     for code, other in related:
         return code, other.id
-    if boundary == "accelerator" and meter.kind == "module":
-        return "not_apart", ""
-    return ("", "") if cover is None else ("at_no_boundary", "")
+    return ("not_apart" if boundary == "accelerator" and meter.kind == "module" else ""), ""
 
 
 def _relations(tree: Tree, meter: Meter, boundary: str, cover: Cover) -> Iterator[tuple[str, Meter]]:
