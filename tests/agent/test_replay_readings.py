@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fixtures.powercap import Tree
-from joulefleet.describe import Meter
+from joulefleet.describe import Engine, Meter, Reservation
 from joulefleet.reading import MeterReading
 from joulefleet.window import Window, decode
 from joulefleet_agent.clock import AgentClock
@@ -137,3 +137,20 @@ def test_a_clock_that_was_set_back_is_the_same_new_timeline_at_every_replay(
     assert len({one.timeline for one in collector.taken}) == 2
     half = len(collector.taken) // 2
     assert [one.key for one in collector.taken[:half]] == [one.key for one in collector.taken[half:]]
+
+
+def test_whose_process_kept_a_board_busy_is_taken_from_the_recording(
+    here: Here, tmp_path: Path, collector: Any
+) -> None:
+    board = Meter(id="gpu", kind="accelerator", grade="counter", sensor_class="onboard")
+    engines = [Engine(id=name, software="vllm", devices=(Reservation("gpu"),)) for name in ("a", "b")]
+    with RecordingWriter(tmp_path / "r", BEGAN) as writer:
+        writer.write(Heard(S, T0 + S, Opened("s", (board, *engines))))
+        for second in range(1, 62):
+            activity = {"a": S // 2, "b": S // 4} if second > 1 else None
+            reading = MeterReading(meter="gpu", counter_uj=second * 10**8, activity_ns=activity)
+            writer.write(Heard(second * S, T0 + second * S, Said("s", second * S, (reading,))))
+    here.replay(tmp_path / "r", 60 * S)
+    told = [one.activity_ns for window in collector.taken for one in window.meters if one.activity_ns]
+    assert sum(one["a"] for one in told) == 2 * sum(one["b"] for one in told) > 0
+    assert all(set(one) == {"a", "b"} for one in told)
