@@ -22,7 +22,7 @@ class Heard(msgspec.Struct, frozen=True):
     event: Event
 
 
-def listen(
+def listen(  # noqa: PLR0913 - clocks are arguments, too
     sources: Sequence[Configured],
     stop: threading.Event,
     seconds: float | None = None,
