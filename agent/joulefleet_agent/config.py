@@ -1,6 +1,5 @@
 """The agent's configuration file."""
 
-import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -110,15 +109,3 @@ def sources_of(config: AgentConfig, where: str) -> list[SourceConfig]:
             raise ConfigError(where, f"sources[{k}].use", 'expected the name of a source, such as "nvml"')
         out.append(SourceConfig(use, {name: value for name, value in table.items() if name != "use"}))
     return out
-
-
-def read_token(path: Path) -> str:
-    """The agent's token, from a file that only it can read. Raises ConfigError; the token is never told."""
-    try:
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-        raise ConfigError(str(path), "", f"the token cannot be read: {reason}") from None
-    if not re.fullmatch("[!-~]+", token):
-        raise ConfigError(str(path), "", "expected a token: one line without blanks")
-    return token

@@ -13,10 +13,10 @@ import msgspec
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
 from joulefleet.grid import check_step
+from joulefleet.secret import read_token
 from joulefleet.source import SourceUnavailable
 from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet_agent.clock import wall_ns
-from joulefleet_agent.config import read_token
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline

@@ -18,11 +18,12 @@ from joulefleet.config import ConfigError
 from joulefleet.grid import floor_to
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
 from joulefleet.reading import Failure, Reading
+from joulefleet.secret import read_token
 from joulefleet.units import NS_PER_S
 from joulefleet.window import SCHEMA
 from joulefleet_agent.calibration import sources_in
 from joulefleet_agent.clock import AgentClock, NowNs, boot_ns, wall_ns
-from joulefleet_agent.config import AgentConfig, read_token
+from joulefleet_agent.config import AgentConfig
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
@@ -205,7 +206,7 @@ def identity_of(config: AgentConfig) -> Identity:
 def run_agent(config: AgentConfig, where: str, stop: threading.Event) -> int:
     """Run until `stop` is set. Raises ConfigError, SpoolUnavailable. Returns the process's exit code."""
     sources = sources_in(config, where)
-    token = read_token(Path(config.collector.token_file)) if config.collector.token_file else ""
+    token = read_token(config.collector.token_file) if config.collector.token_file else ""
     path = Path(config.spool)
     with Spool(path, config.spool_bounds) as spool, only_one(path):
         pipeline = Pipeline(spool, identity_of(config), config.step_ns)

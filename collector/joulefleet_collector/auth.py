@@ -104,17 +104,6 @@ def new_token(server: str, key_file: Path, generation: int, days: int | None, no
     return mint(key_id, key, server, generation, expires_s), key_id, expires_s
 
 
-def read_secret(path: Path) -> str:
-    """A secret that a file holds alone. Raises ConfigError, which never tells it."""
-    try:
-        secret = path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        raise ConfigError(str(path), "", "the token cannot be read") from None
-    if len(secret) < SHORTEST_SECRET:
-        raise ConfigError(str(path), "", f"expected a token of {SHORTEST_SECRET} characters at least")
-    return secret
-
-
 def make_key_file(path: Path) -> None:
     """A new key, in a file that only its owner can read. Raises FileExistsError."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

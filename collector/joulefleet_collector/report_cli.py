@@ -16,7 +16,8 @@ import msgspec
 
 from joulefleet.config import ConfigError
 from joulefleet.delivery import JSON_TYPE
-from joulefleet_collector.auth import read_secret
+from joulefleet.secret import read_secret
+from joulefleet_collector.auth import SHORTEST_SECRET
 from joulefleet_collector.report_table import report as as_text
 
 DEFAULT_URL = "http://127.0.0.1:8765"
@@ -87,7 +88,7 @@ def _exchange(url: str, path: str, token_file: Path | None, body: bytes | None =
 
 def _token(path: Path) -> str:
     try:
-        return read_secret(path)
+        return read_secret(path, SHORTEST_SECRET)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
 

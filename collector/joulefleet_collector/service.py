@@ -19,12 +19,13 @@ from aiohttp import web
 
 from joulefleet.config import ConfigError
 from joulefleet.notify import ALIVE, READY, STOPPING, notify
+from joulefleet.secret import read_secret
 from joulefleet.token import load_keys
 from joulefleet.units import ns_to_s
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.app import make_app
-from joulefleet_collector.auth import OPEN, Gate, read_secret
+from joulefleet_collector.auth import OPEN, SHORTEST_SECRET, Gate
 from joulefleet_collector.config import Auth, CollectorConfig, Listen
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.metrics import Meters
@@ -205,8 +206,8 @@ def gate_of(auth: Auth, now_ns: Callable[[], int]) -> Gate:
     """Who may write and read under this configuration. Raises ConfigError."""
     if not auth.key_file:
         return OPEN
-    reader = read_secret(Path(auth.read_token_file)) if auth.read_token_file else ""
-    operator = read_secret(Path(auth.operator_token_file)) if auth.operator_token_file else ""
+    reader = read_secret(auth.read_token_file, SHORTEST_SECRET) if auth.read_token_file else ""
+    operator = read_secret(auth.operator_token_file, SHORTEST_SECRET) if auth.operator_token_file else ""
     return Gate(load_keys(Path(auth.key_file)), reader, lambda: ns_to_s(now_ns()), operator)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from joulefleet.config import ConfigError
-from joulefleet_agent.config import AgentConfig, SourceConfig, load_config, read_token, sources_of
+from joulefleet_agent.config import AgentConfig, SourceConfig, load_config, sources_of
 from joulefleet_agent.spool import Bounds
 
 TOKEN = "jf1.k1.3.1800000000.c2VjcmV0"
@@ -110,24 +110,3 @@ def test_a_password_in_a_url_is_refused_and_not_told(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"agent\.toml: cannot be read: No such file"):
         load_config(tmp_path / "agent.toml")
-
-
-def test_a_token_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_text(f"{TOKEN}\n")
-    assert read_token(path) == TOKEN
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"with blank", b"umlaut \xc3\xa4", b"nul\x00"])
-def test_what_is_no_token_is_refused_and_not_told(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "token"
-    path.write_bytes(b"s3cret" + content if content.strip() else content)
-    with pytest.raises(ConfigError) as refused:
-        read_token(path)
-    assert str(path) in str(refused.value)
-    assert "s3cret" not in str(refused.value)
-
-
-def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"token: the token cannot be read: No such file"):
-        read_token(tmp_path / "token")

@@ -16,6 +16,7 @@ import msgspec
 
 from joulefleet import ConfigError, Engine, Failure, Meter, Reading, Source, SourceUnavailable, typed
 from joulefleet.reading import MeterReading
+from joulefleet.secret import hidden, read_secret
 from joulefleet.units import NS_PER_S, s_to_ns
 from joulefleet_plugins.meters.output import (
     Bound,
@@ -31,7 +32,6 @@ from joulefleet_plugins.meters.output import (
 )
 from joulefleet_plugins.meters.process import Command, CommandFailed, Line, Lines
 from joulefleet_plugins.meters.quantity import BadOutput
-from joulefleet_plugins.meters.secret import hidden, secret
 
 TRIED = "faithful fake"
 WHERE = "source exec"
@@ -165,7 +165,7 @@ def _aged(reading: Reading, by_ns: int) -> Reading:
 
 
 def _tool(config: ExecConfig, environ: Mapping[str, str]) -> Tool:
-    secrets = {name: secret(path, WHERE, f"secrets.{name}") for name, path in config.secrets.items()}
+    secrets = {name: read_secret(path) for name, path in config.secrets.items()}
     handed = {name: environ[name] for name in config.inherit if name in environ}
     path = {"PATH": environ.get("PATH", os.defpath)}
     environment = {**path, **ENVIRONMENT, **handed, **config.environment, **secrets}

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import msgspec
 
 from joulefleet import ConfigError, Engine, Failure, Meter, Reading, Source, SourceUnavailable, typed
+from joulefleet.secret import read_secret
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.meters.output import Bound, MeterTable, Output, asks, bind, check, meters_of, read_all
 from joulefleet_plugins.meters.quantity import BadOutput
-from joulefleet_plugins.meters.secret import secret
 from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, split
 
 TRIED = "faithful fake"
@@ -62,9 +62,7 @@ class Page:
         return Output(self._server.get(self._path or "/", headers).content)
 
     def _headers(self) -> dict[str, str]:
-        secrets = {
-            name: secret(path, WHERE, f"secret_headers.{name}") for name, path in self._config.secret_headers.items()
-        }
+        secrets = {name: read_secret(path) for name, path in self._config.secret_headers.items()}
         return {**HEADERS, **self._config.headers, **secrets}
 
 

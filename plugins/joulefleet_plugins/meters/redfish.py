@@ -31,6 +31,7 @@ from joulefleet import (
     SourceUnavailable,
     typed,
 )
+from joulefleet.secret import read_secret
 from joulefleet.units import UJ_PER_J, kwh_to_uj, ns_to_s, s_to_ns, w_to_mw
 from joulefleet_plugins.meters.redfish_route import Document, NoValue, Route, Told, told
 from joulefleet_plugins.meters.redfish_session import (
@@ -354,10 +355,9 @@ def read_password(file: str, variable: str) -> str:
     try:
         if Path(file).stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
             raise ConfigError(file, "", "everybody may read or write the password: chmod o= it")
-        return Path(file).read_text(encoding="utf-8").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(file, "", f"the password cannot be read: {reason}") from None
+    except OSError as error:
+        raise ConfigError(file, "", f"the secret cannot be read: {error.strerror}") from None
+    return read_secret(file)
 
 
 def _unavailable(error: NoAnswer | NoServer, config: RedfishConfig, origin: Origin) -> SourceUnavailable:

@@ -8,7 +8,6 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
@@ -17,6 +16,7 @@ import msgspec
 from joulefleet import ConfigError, Engine, Meter, Reading, Source, SourceUnavailable, typed
 from joulefleet.config import is_loopback
 from joulefleet.relaying import MAX_BYTES, PATH, Answer, WrongAnswer, decode
+from joulefleet.secret import read_token
 from joulefleet.units import s_to_ns
 
 TRIED = "faithful fake"
@@ -126,18 +126,6 @@ def _reason(body: bytes) -> str:
     return body[:200].decode(errors="replace").strip()
 
 
-def _token(file: str) -> str:
-    """The token that a file holds alone. Raises ConfigError, which never tells it."""
-    try:
-        token = Path(file).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
-        raise ConfigError(file, "", f"the token cannot be read: {reason}") from None
-    if not token or not token.isprintable() or " " in token:
-        raise ConfigError(file, "", "expected a token: one line without blanks")
-    return token
-
-
 def _trust(ca: str) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca or None)
@@ -165,6 +153,6 @@ def open(table: dict[str, Any]) -> Source:
     """
     config = typed(table, RelayConfig, "relay")
     parts = _parts(config.url)
-    token = _token(config.token_file) if config.token_file else ""
+    token = read_token(config.token_file) if config.token_file else ""
     trust = _trust(config.ca) if parts.scheme == "https" else None
     return RelaySource(Line(parts, config.server or socket.gethostname(), token, trust).ask)

@@ -9,18 +9,15 @@ other as a cross-check.
 """
 
 import importlib
-import re
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 from joulefleet import (
     WHOLE,
-    ConfigError,
     Engine,
     Failure,
     Kind,
@@ -31,6 +28,7 @@ from joulefleet import (
     SourceUnavailable,
     typed,
 )
+from joulefleet.secret import read_secret
 from joulefleet.units import ms_to_ns, ns_to_s, s_to_ns, uj_over_mw_to_ns, w_to_mw
 from joulefleet_plugins.meters.snmp_link import ANSWER_S, MOST_OIDS, TRIES, Ask, Link, connected
 from joulefleet_plugins.meters.snmp_pdus import PDUS, Fed, NotFed, Pdu, fed
@@ -296,24 +294,12 @@ def _share(whole: Meter, name: str, share: float) -> Meter:
     )
 
 
-def _secret(file: str, shortest: int = 1) -> str:
-    """What a file holds alone. Raises ConfigError, which never tells it."""
-    try:
-        secret = Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigError(file, "", f"the secret cannot be read: {reason}") from None
-    if len(secret) < shortest or not re.fullmatch(r"[^\r\n]+", secret):
-        raise ConfigError(file, "", f"expected one line of {shortest} characters or more")
-    return secret
-
-
 def _credentials(config: SnmpConfig, snmp: Any) -> Callable[[], dict[str, Any]]:
     """Makes what a session is opened with; a session changes the keys that it is given. Raises ConfigError."""
     if config.community_file:
-        community = _secret(config.community_file)
+        community = read_secret(config.community_file)
         return lambda: {"community": community}
-    auth, priv = (_secret(file, SHORTEST_PASSPHRASE).encode() for file in (config.auth_file, config.priv_file))
+    auth, priv = (read_secret(file, SHORTEST_PASSPHRASE).encode() for file in (config.auth_file, config.priv_file))
     auth_kind, priv_kind = getattr(snmp, AUTH[config.auth]), getattr(snmp, PRIV[config.priv])
     return lambda: {"user": snmp.User(config.user, auth_key=auth_kind(auth), priv_key=priv_kind(priv))}
 

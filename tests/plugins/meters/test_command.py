@@ -155,7 +155,7 @@ def test_a_config_that_cannot_be_used_is_refused(tool: Make) -> None:
         (config(path, tiemout_s=3), "tiemout_s"),
         ({"command": [path], "meters": []}, "meters"),
         (config(path, CARDS, stream=True), "ids"),
-        (config(path, secrets={"P": "/no/such/file"}), "secrets.P"),
+        (config(path, secrets={"P": "/no/such/file"}), "the secret cannot be read"),
         ({**config(path), "command": f"{path} --json"}, "command"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -136,7 +136,7 @@ def test_a_page_that_should_say_which_cards_there_are(service: WebService) -> No
         ({"meters": []}, "meters"),
         ({"timeout": 3}, "timeout"),
         ({"ca_file": "/no/such/file"}, "ca_file"),
-        ({"secret_headers": {"Authorization": "/no/such/file"}}, "secret_headers.Authorization"),
+        ({"secret_headers": {"Authorization": "/no/such/file"}}, "the secret cannot be read"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused(service: WebService, keys: dict[str, Any], said: str) -> None:
