@@ -123,6 +123,7 @@ class Desk:
         kept.sort(key=lambda one: one.number)
         return Answer(
             life=self._life,
+            at_ns=now_ns,
             number=self._number,
             meters=tuple(one for shelf, ids in parts for one in shelf.meters if one.id in ids),
             readings=tuple(_aged(one, now_ns) for one in kept),

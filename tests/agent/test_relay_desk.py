@@ -38,7 +38,7 @@ def test_each_server_is_told_of_its_own_meters_and_no_other() -> None:
     assert told(first) == [("rack/gpu-17", 400_000, 3)]
     assert [one.id for one in first.meters] == ["rack/gpu-17"]
     assert told(made.answer("gpu-18", "", 0, 103 * S)) == [("rack/gpu-18", 500_000, 3)]
-    assert made.answer("gpu-99", "", 0, 103 * S) == Answer(life="life", number=2)
+    assert made.answer("gpu-99", "", 0, 103 * S) == Answer(life="life", at_ns=103 * S, number=2)
     assert made.serves("gpu-18")
     assert not made.serves("gpu-99")
 

@@ -21,7 +21,7 @@ KEY = b"k" * 32
 METER, PDU = "chassis/package-0", "chassis/pdu"
 WATTS = 500
 FIRST_UJ = j_to_uj(1_000)
-STEP_J = 20
+STEP_J = 5
 """At most 800 W are believed of the zone: so much in a tenth of a second is less."""
 
 Start = Callable[..., Command]

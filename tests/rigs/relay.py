@@ -58,8 +58,8 @@ class RelayRig:
         self.url = ""
 
     def open(self) -> Source:
-        """The source, asking the rig's door."""
-        return relay.open({"url": self.url, "server": "a"})
+        """The source, asking the rig's door, in the rig's time."""
+        return relay.opened(relay.RelayConfig(url=self.url, server="a"), lambda: self._boot_ns)
 
     def run(self, seconds: float, power_w: float) -> None:
         self._boot_ns += s_to_ns(seconds)

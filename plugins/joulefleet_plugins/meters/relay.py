@@ -1,12 +1,13 @@
 """Meters of this server that only the management network reaches, as `joulefleet agent relay` there reads them.
 
 Asks the relay's `GET /v1/readings` once a period for all that was read since. What is declared is declared there; each
-reading comes with its age, so that no clock is compared. A relay that is away for up to 15 minutes loses nothing.
+reading comes with its age, so that no wall clock is compared. An agent that is away for up to 15 minutes loses nothing.
 """
 
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
@@ -15,7 +16,7 @@ import msgspec
 
 from joulefleet import ConfigError, Engine, Meter, Reading, Source, SourceUnavailable, typed
 from joulefleet.config import is_loopback
-from joulefleet.relaying import MAX_BYTES, PATH, Answer, WrongAnswer, decode
+from joulefleet.relaying import MAX_BYTES, PATH, Answer, Bearing, WrongAnswer, decode
 from joulefleet.secret import read_token
 from joulefleet.units import s_to_ns
 
@@ -43,14 +44,21 @@ Ask = Callable[[str, int], Answer]
 """Asks the relay, with its life and the last number that is known. Raises SourceUnavailable."""
 
 
+def boot_ns() -> int:
+    """Nanoseconds since boot, time asleep included, as the agent counts them."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
 class RelaySource:
     """The meters that a relay has for this server."""
 
     deadline_ns = DEADLINE_NS
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, now_ns: Callable[[], int] = boot_ns) -> None:
         """Raises SourceUnavailable where the relay does not answer, or has no meter for this server yet."""
         self._ask = ask
+        self._now_ns = now_ns
+        self._bearing = Bearing()
         self._life, self._number = "", 0
         answer = ask("", 0)
         if not answer.meters:
@@ -61,12 +69,20 @@ class RelaySource:
 
     def read(self) -> Sequence[Reading]:
         """All that was read since the last time, then what cannot be read now. Raises SourceUnavailable."""
+        asked_ns = self._now_ns()
         answer = self._ask(self._life, self._number)
+        came_ns = self._now_ns()
+        if answer.life != self._life:
+            self._bearing = Bearing()
         self._life, self._number = answer.life, answer.number
+        ahead_ns = self._bearing.ahead_ns(asked_ns, came_ns, answer.at_ns)
+        # Ages are told to the sampler from the middle of the read, which is where it puts it.
+        later_ns = (asked_ns + came_ns) // 2 - (answer.at_ns + ahead_ns)
         # A relay that was started again has no meters until its sources are open: they are missed, not forgotten.
         if answer.meters:
             self.declares, self.period_ns = answer.meters, _period_ns(answer.meters)
-        return [*answer.readings, *answer.failures]
+        readings = [msgspec.structs.replace(one, age_ns=one.age_ns + later_ns) for one in answer.readings]
+        return [*readings, *answer.failures]
 
 
 def _period_ns(meters: Sequence[Meter]) -> int:
@@ -146,13 +162,17 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
+def opened(config: RelayConfig, now_ns: Callable[[], int] = boot_ns) -> Source:
+    """The source, with its way to the relay. Raises ConfigError and SourceUnavailable."""
+    parts = _parts(config.url)
+    token = read_token(config.token_file) if config.token_file else ""
+    trust = _trust(config.ca) if parts.scheme == "https" else None
+    return RelaySource(Line(parts, config.server or socket.gethostname(), token, trust).ask, now_ns)
+
+
 def open(table: dict[str, Any]) -> Source:
     """The meters that a relay has for this server.
 
     Raises ConfigError, and SourceUnavailable where it does not answer or has none yet.
     """
-    config = typed(table, RelayConfig, "relay")
-    parts = _parts(config.url)
-    token = read_token(config.token_file) if config.token_file else ""
-    trust = _trust(config.ca) if parts.scheme == "https" else None
-    return RelaySource(Line(parts, config.server or socket.gethostname(), token, trust).ask)
+    return opened(typed(table, RelayConfig, "relay"))

@@ -22,7 +22,7 @@ S = 1_000_000_000
 KEY = b"k" * 32
 METER = Meter(id="rack/pdu", kind="server", grade="integrated", sensor_class="platform", period_ns=10 * S)
 OTHER = msgspec.structs.replace(METER, id="rack/other", period_ns=5 * S)
-EMPTY = Answer(life="l", number=0)
+EMPTY = Answer(life="l", at_ns=0, number=0)
 
 
 class Relay:
@@ -56,8 +56,8 @@ def test_what_was_read_since_the_last_answer_with_its_age(tmp_path: Path) -> Non
 
 
 def test_declared_is_what_the_relay_declares_and_it_may_change() -> None:
-    meters = Answer(life="l", number=1, meters=(METER,))
-    changed = Answer(life="l", number=2, meters=(METER, OTHER))
+    meters = Answer(life="l", at_ns=0, number=1, meters=(METER,))
+    changed = Answer(life="l", at_ns=0, number=2, meters=(METER, OTHER))
     told = Relay(meters, meters, changed)
     source = RelaySource(told.ask)
     assert (source.declares, source.period_ns) == ((METER,), 10 * S)
@@ -68,14 +68,27 @@ def test_declared_is_what_the_relay_declares_and_it_may_change() -> None:
 
 
 def test_a_relay_that_was_restarted_is_read_from_its_beginning_and_its_meters_are_not_forgotten() -> None:
-    before = Answer(life="a", number=9, meters=(METER,), readings=(reading(1),))
-    starting = Answer(life="b", number=0, failures=(Failure(subject="", code="timeout", detail="rack: no answer"),))
-    after = Answer(life="b", number=1, meters=(METER,), readings=(reading(2),))
+    before = Answer(life="a", at_ns=0, number=9, meters=(METER,), readings=(reading(1),))
+    starting = Answer(
+        life="b", at_ns=0, number=0, failures=(Failure(subject="", code="timeout", detail="rack: no answer"),)
+    )
+    after = Answer(life="b", at_ns=0, number=1, meters=(METER,), readings=(reading(2),))
     told = Relay(before, before, starting, after)
-    source = RelaySource(told.ask)
+    source = RelaySource(told.ask, lambda: 0)
     assert [len(source.read()), source.declares, len(source.read()), source.declares] == [1, (METER,), 1, (METER,)]
     assert source.read() == [reading(2)]
     assert told.asked[-2:] == [("a", 9), ("b", 0)]
+
+
+def test_an_answer_that_took_long_does_not_move_what_it_tells() -> None:
+    """The relay answers as soon as it is asked; the second answer takes 4 s to come, so that its middle is 2 s late."""
+    answers = [
+        Answer(life="l", at_ns=at_s * S, number=at_s, meters=(METER,), readings=(reading(1, 3),)) for at_s in (0, 0, 10)
+    ]
+    clock = iter([100 * S, 100 * S, 110 * S, 114 * S])
+    source = RelaySource(Relay(*answers).ask, lambda: next(clock))
+    ages_s = [one.age_ns / S for _ in range(2) for one in source.read() if isinstance(one, MeterReading)]
+    assert ages_s == [3.0, 5.0]
 
 
 def test_a_relay_without_a_meter_for_this_server_is_no_source_yet() -> None:
