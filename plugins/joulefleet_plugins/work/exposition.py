@@ -77,6 +77,14 @@ class Parser:
         self._heads: dict[str, Head] = {}
         """By what stood before the number and one blank, in lines that had nothing after it."""
 
+    def read(self, content: bytes, content_type: str) -> Page:
+        """Every sample of a page as a server sent it. Raises BadPage."""
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            raise BadPage("malformed", f"not UTF-8: {error.reason}") from error
+        return self.parse(text, openmetrics=content_type.startswith("application/openmetrics-text"))
+
     def parse(self, text: str, openmetrics: bool = False) -> Page:
         """Every sample of a page, which page ever came before. Raises BadPage.
 

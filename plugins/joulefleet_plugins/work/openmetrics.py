@@ -20,8 +20,8 @@ from joulefleet import (
     typed,
 )
 from joulefleet.units import s_to_ns
-from joulefleet_plugins.work.endpoint import BadUrl, Body, Endpoint, NoAnswer, host_and_port, split
-from joulefleet_plugins.work.exposition import BadPage, Page, Parser
+from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
+from joulefleet_plugins.work.exposition import BadPage, Parser
 from joulefleet_plugins.work.table import Table, Unrecognised, read_page
 from joulefleet_plugins.work.vllm import VLLM
 
@@ -96,7 +96,7 @@ class OpenMetricsSource:
     def read(self) -> list[Reading]:
         """The counters on the page now, or why they could not be read."""
         try:
-            page = _page(self._parser, self._server.get(self._page_path))
+            page = self._parser.read(*self._server.get(self._page_path))
             reading = read_page(page, self._table, self._engine.id, self._model)
         except (NoAnswer, BadPage, Unrecognised) as error:
             # What answers next may be another release.
@@ -123,14 +123,6 @@ class OpenMetricsSource:
             return ""
         version = told.get(self._table.version_field)
         return version[:MAX_VERSION_CHARACTERS] if isinstance(version, str) else ""
-
-
-def _page(parser: Parser, body: Body) -> Page:
-    try:
-        text = body.content.decode()
-    except UnicodeDecodeError as error:
-        raise BadPage("malformed", f"not UTF-8: {error.reason}") from error
-    return parser.parse(text, openmetrics=body.content_type.startswith("application/openmetrics-text"))
 
 
 def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engine:

@@ -25,6 +25,14 @@ def one(line: str, **kinds: bool) -> Sample:
     return sample
 
 
+def test_a_page_is_read_as_its_server_names_its_format() -> None:
+    assert Parser().read(b"a 7\n", "text/plain; version=0.0.4").samples["a"][0].value == 7
+    with pytest.raises(BadPage, match="EOF"):
+        Parser().read(b"a 7\n", "application/openmetrics-text; version=1.0.0")
+    with pytest.raises(BadPage, match="UTF-8"):
+        Parser().read(b"\xff 7\n", "text/plain")
+
+
 def flat(page: Page) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {
         (name, frozenset(sample.labels.items())): sample.value
