@@ -26,7 +26,8 @@ TRIED = "faithful fake"
 ROOT = "/sys/class/powercap"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
-ZONE = re.compile(r"(intel-rapl(?:-mmio)?)((?::\d+)+)")
+ZONE = re.compile(r"(intel-rapl(?:-mmio)?)((?::[0-9a-f]+)+)")
+"""Linux numbers the zones in hexadecimal."""
 DUPLICATES = "intel-rapl-mmio"
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 
@@ -201,7 +202,7 @@ def _zone_folders(root: Path) -> list[re.Match[str]]:
 
 
 def _order(match: re.Match[str]) -> tuple[str, list[int]]:
-    return match[1], [int(number) for number in match[2].split(":")[1:]]
+    return match[1], [int(number, 16) for number in match[2].split(":")[1:]]
 
 
 def _kind(name: str) -> Kind | None:

@@ -102,7 +102,7 @@ def test_dies_of_a_package_are_meters_of_their_own(tree: Tree) -> None:
 
 def test_eleven_packages_keep_their_order_and_names(tree: Tree) -> None:
     for number in range(11):
-        tree.zone(f"intel-rapl:{number}", f"package-{number}", number)
+        tree.zone(f"intel-rapl:{number:x}", f"package-{number}", number)
     assert counters(tree.open()) == {f"package-{number}": number for number in range(11)}
 
 
