@@ -4,9 +4,12 @@ Reads `/sys/class/powercap/intel-rapl*/energy_uj`, on AMD processors too. Only r
 (CVE-2020-8694), unless a group is given the right.
 
 A zone is known by its name and its parent's (`package-0`, `package-0/dram`), since the numbers in the tree may change
-when the module is loaded anew. Dies of one package are zones of their own and add up. Cores and uncore are inside
-their package; DRAM is not; psys holds them all. Where the same zone is shown twice, by `intel-rapl` and by
-`intel-rapl-mmio`, the former is read. A zone's name is also its `device`, by which other interfaces to it are known.
+when the module is loaded anew. Cores and uncore are inside their package; DRAM is not; psys holds them all. Where the
+same zone is shown twice, by `intel-rapl` and by `intel-rapl-mmio`, the former is read. A zone's name is also its
+`device`, by which other interfaces to it are known.
+
+Dies of one Intel package are zones of their own and add up. AMD's and Hygon's packages have one register each, which
+Linux 6.9 to 6.11 shows once for each of their dies: the first of these is the package, and the others repeat it.
 """
 
 import contextlib
@@ -25,11 +28,16 @@ from joulefleet.units import ms_to_ns, s_to_ns, uj_over_mw_to_ns, uw_to_mw, w_to
 TRIED = "faithful fake"
 ROOT = "/sys/class/powercap"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+CPUINFO = "/proc/cpuinfo"
 
 ZONE = re.compile(r"(intel-rapl(?:-mmio)?)((?::[0-9a-f]+)+)")
 """Linux numbers the zones in hexadecimal."""
 DUPLICATES = "intel-rapl-mmio"
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
+DIE = re.compile(r"-die-\d+")
+ONE_REGISTER = re.compile(rb"^vendor_id\s*:\s*(AuthenticAMD|HygonGenuine)\s*$", re.MULTILINE)
+FIRST_CPU_BYTES = 1024
+"""Of /proc/cpuinfo: enough for the vendor of the first CPU."""
 
 REFRESH_NS = ms_to_ns(1)
 """Intel's manual (volume 3, Running Average Power Limit): the energy registers are updated about every millisecond."""
@@ -59,6 +67,8 @@ class RaplConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of the powercap tree."""
     boot_id: str = BOOT_ID
     """File with the id of this boot, which is the life of the counters."""
+    cpuinfo: str = CPUINFO
+    """File that tells who made the CPUs."""
     period_s: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
     """Seconds between two reads; shortened to less than half the time in which a counter can wrap."""
 
@@ -109,6 +119,7 @@ class RaplSource:
         """Raises SourceUnavailable where there is no zone, or one that cannot be read."""
         self.deadline_ns = DEADLINE_NS
         self._root = Path(config.root)
+        self._dies_apart = dies_apart(Path(config.cpuinfo))
         self._epoch = epoch
         found = self._found()
         meters = [_meter(zone, path, found) for zone, path in found.items()]
@@ -123,7 +134,7 @@ class RaplSource:
 
     def _found(self) -> dict[str, Path]:
         try:
-            found = zones(self._root)
+            found = zones(self._root, self._dies_apart)
         except OSError as error:
             raise SourceUnavailable("permission", f"{self._root} may not be listed: {error.strerror}") from error
         if not found:
@@ -154,7 +165,7 @@ class RaplSource:
 
     def _path(self, zone: str) -> Path:
         try:
-            return zones(self._root)[zone]
+            return zones(self._root, self._dies_apart)[zone]
         except KeyError:
             raise FileNotFoundError(f"no zone {zone} in {self._root}") from None
 
@@ -175,7 +186,16 @@ class RaplSource:
         )
 
 
-def zones(root: Path) -> dict[str, Path]:
+def dies_apart(cpuinfo: Path) -> bool:
+    """Whether dies of one package have registers of their own; else they all show that of the package."""
+    try:
+        with cpuinfo.open("rb") as file:
+            return ONE_REGISTER.search(file.read(FIRST_CPU_BYTES)) is None
+    except OSError:
+        return True
+
+
+def zones(root: Path, dies_apart: bool) -> dict[str, Path]:
     """Folder of each zone by its id, packages before what is inside them; duplicates are left out.
 
     Two zones of one control type that bear one name are told apart by their folders. Raises OSError where the tree
@@ -185,8 +205,10 @@ def zones(root: Path) -> dict[str, Path]:
     for match in _zone_folders(root):
         path = root / match[0]
         name, parent = _name(path), _name(root / path.name.rpartition(":")[0])
-        zone = f"{parent}/{name}" if parent else name
-        if _kind(name) is None or (zone in found and match[1] == DUPLICATES):
+        shown = f"{parent}/{name}" if parent else name
+        zone = shown if dies_apart else DIE.sub("", shown)
+        repeats = match[1] == DUPLICATES or zone != shown
+        if _kind(name) is None or (zone in found and repeats):
             continue
         found[f"{zone}@{path.name}" if zone in found else zone] = path
     return found

@@ -25,7 +25,7 @@ import msgspec
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import s_to_ns, steps_to_uj
 from joulefleet_plugins.meters.kept_file import number_in, said
-from joulefleet_plugins.meters.rapl import BOUND_MW, PSYS_KINDS, REFRESH_NS, USUAL_STEP_UJ
+from joulefleet_plugins.meters.rapl import BOUND_MW, CPUINFO, PSYS_KINDS, REFRESH_NS, USUAL_STEP_UJ, dies_apart
 
 TRIED = "faithful fake"
 PMU = "/sys/bus/event_source/devices/power"
@@ -52,6 +52,8 @@ class RaplPerfConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of the PMU."""
     cpus: str = CPUS
     """Folder that tells to which package a CPU belongs."""
+    cpuinfo: str = CPUINFO
+    """File that tells who made the CPUs."""
     period_s: Annotated[float, msgspec.Meta(ge=0.01)] = 1.0
     """Seconds between two reads."""
 
@@ -176,7 +178,8 @@ class RaplPerfSource:
         if type_ is None:
             raise SourceUnavailable("absent", f"no PMU in {self._pmu}", ABSENT)
         self._type = type_
-        self._counters = list(self._found(packages(self._pmu, Path(config.cpus))))
+        apart = dies_apart(Path(config.cpuinfo))
+        self._counters = list(self._found(packages(self._pmu, Path(config.cpus), apart)))
         if not self._counters:
             raise SourceUnavailable("absent", f"no energy event in {self._pmu}/events", ABSENT)
         self.declares: tuple[Meter | Engine, ...] = tuple(counter.meter for counter in self._counters)
@@ -223,12 +226,15 @@ class RaplPerfSource:
         return step_j
 
 
-def packages(pmu: Path, cpus: Path) -> dict[str, int]:
+def packages(pmu: Path, cpus: Path, dies_apart: bool) -> dict[str, int]:
     """The CPU at which each package is read, by the package's name in the powercap tree, in the order of CPUs.
 
-    Where the mask names several CPUs of one package these are its dies.
+    Where the mask names several CPUs of one package these are its dies, or else all of them show the package.
     """
     places = {cpu: _place(cpus / f"cpu{cpu}" / "topology") for cpu in cpus_in(said(pmu / "cpumask"))}
+    if not dies_apart:
+        first = {package: cpu for cpu, (package, _) in reversed(places.items())}
+        places = {cpu: place for cpu, place in places.items() if first[place[0]] == cpu}
     numbers = [package for package, _ in places.values()]
     return {
         f"package-{package}" if numbers.count(package) == 1 else f"package-{package}-die-{die}": cpu

@@ -100,6 +100,18 @@ def test_dies_of_a_package_are_meters_of_their_own(tree: Tree) -> None:
     assert counters(tree.open()) == {"package-0-die-0": 5, "package-0-die-1": 7}
 
 
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "HygonGenuine"])
+def test_dies_that_show_one_register_are_one_meter(tree: Tree, vendor: str) -> None:
+    tree.made_by(vendor)
+    for number in range(16):
+        package, die = divmod(number, 8)
+        tree.zone(f"intel-rapl:{number:x}", f"package-{package}-die-{die}", 100 + package)
+        tree.zone(f"intel-rapl:{number:x}:0", "core", 10 + package)
+    source = tree.open()
+    assert counters(source) == {"package-0": 100, "package-0/core": 10, "package-1": 101, "package-1/core": 11}
+    assert meters(source)["package-1/core"].inside == "package-1"
+
+
 def test_eleven_packages_keep_their_order_and_names(tree: Tree) -> None:
     for number in range(11):
         tree.zone(f"intel-rapl:{number:x}", f"package-{number}", number)

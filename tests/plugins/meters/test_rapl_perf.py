@@ -118,6 +118,16 @@ def test_dies_of_a_package_are_named_as_powercap_names_them(pmu: Pmu) -> None:
     ]
 
 
+def test_dies_that_show_one_register_are_one_meter(pmu: Pmu) -> None:
+    pmu.write("cpumask", "0-3")
+    for cpu in range(4):
+        pmu.place(cpu, cpu // 2, die=cpu)
+    pmu.made_by("AuthenticAMD")
+    found = {one.id: one.device for one in meters(pmu.open()).values() if one.kind == "cpu_package"}
+    assert found == {"energy-pkg-0": "package-0", "energy-pkg-1": "package-1"}
+    assert {cpu for _, _, cpu in pmu.opened} == {0, 2}
+
+
 def test_the_platform_is_read_once(tmp_path: Path) -> None:
     pmu = Pmu(tmp_path, events="energy-psys")
     assert list(meters(pmu.open())) == ["energy-psys"]
