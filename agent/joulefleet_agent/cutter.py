@@ -144,7 +144,7 @@ class Cutter:
                 self._fail(one.subject, one.code, now_ns)
             elif one.at_ns > latest_ns:
                 self._fail(_subject(one), "clock", now_ns)
-            elif isinstance(one, MeterReading) and max(abs(one.counter_uj or 0), abs(one.power_mw or 0)) > MOST_VALUE:
+            elif isinstance(one, MeterReading) and not _is_possible(one):
                 self._fail(one.meter, "implausible", now_ns)
             else:
                 told.append(one)
@@ -281,6 +281,11 @@ class Cutter:
 
     def _index(self) -> None:
         self._by_id = {_declared(cut).id: cut for cut in self.cuts if not cut.until_ns}
+
+
+def _is_possible(reading: MeterReading) -> bool:
+    """Whether a device could have told it; a counter below 0 would be a reset, and all that it told be told again."""
+    return 0 <= (reading.counter_uj or 0) <= MOST_VALUE and abs(reading.power_mw or 0) <= MOST_VALUE
 
 
 def _subject(reading: MeterReading | WorkReading) -> str:

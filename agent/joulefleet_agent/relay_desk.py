@@ -1,6 +1,6 @@
 """What a relay holds: the latest readings of its sources, and which server may have which of them.
 
-Pure: it is fed what the sources said and is asked what a server shall be told. Readings are kept for KEPT_NS, so that
+Pure: it is fed what the sources said and is asked what a server shall be told. Readings are kept for a while, so that
 an agent that could not ask for so long loses nothing.
 """
 
@@ -31,8 +31,9 @@ class Kept(msgspec.Struct, frozen=True):
 class Shelf:
     """One source: what it declares, what it said, and what it cannot say at present."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, kept_ns: int) -> None:
         self.name = name
+        self._kept_ns = kept_ns
         self.meters: tuple[Meter, ...] = ()
         self.kept: deque[Kept] = deque(maxlen=MOST_KEPT)
         self.failing: dict[str, Failure] = {}
@@ -64,7 +65,7 @@ class Shelf:
         named = msgspec.structs.replace(reading, meter=self.named(reading.meter), at_ns=0, age_ns=0)
         self.failing.pop(named.meter, None)
         self.kept.append(Kept(number, taken_ns, named))
-        while self.kept[0].taken_ns < taken_ns - KEPT_NS:
+        while self.kept[0].taken_ns < taken_ns - self._kept_ns:
             self.kept.popleft()
 
     def after(self, number: int) -> Iterator[Kept]:
@@ -83,8 +84,8 @@ Right = Mapping[str, frozenset[str]]
 class Desk:
     """All shelves, and who may have what. For one thread at a time."""
 
-    def __init__(self, sources: Sequence[str], rights: Mapping[str, Right], life: str) -> None:
-        self._shelves = {name: Shelf(name) for name in sources}
+    def __init__(self, sources: Sequence[str], rights: Mapping[str, Right], life: str, kept_ns: int = KEPT_NS) -> None:
+        self._shelves = {name: Shelf(name, kept_ns) for name in sources}
         self._rights = rights
         self._life = life
         self._number = 0

@@ -241,6 +241,12 @@ def test_a_clock_set_back_opens_a_new_timeline_and_loses_nothing() -> None:
     assert sum(w.meters[0].energy_uj + w.meters[0].late_uj for w in windows) == 90 * J
 
 
+def test_a_counter_that_no_device_can_have_books_nothing_twice() -> None:
+    what = cutter(WALL)
+    windows = live(what, [*T1[:2], joules(20, -1), joules(21, 2**62), *T1[2:]], 62)
+    assert sum(window.meters[0].energy_uj + window.meters[0].late_uj for window in windows) == 24_540 * J
+
+
 def test_the_trace_is_mean_power_of_ten_seconds() -> None:
     what = cutter(WALL)
     what.feed([joules(0, 0), joules(10, 1_000), joules(20, 3_000)], 20 * S)

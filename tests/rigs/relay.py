@@ -41,7 +41,7 @@ class RelayRig:
         self._instead: bytes | Refusal | None = None
         self._released = Event()
         self._released.set()
-        self._desk = Desk(["bmc"], {"a": {"bmc": frozenset()}}, "life")
+        self._desk = Desk(["bmc"], {"a": {"bmc": frozenset()}}, "life", s_to_ns(10))
         self._desk.declare("bmc", [METER])
         self.faults: Mapping[str, Callable[[], None]] = {
             "fails": lambda: self._answer(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "busy")),
