@@ -62,7 +62,14 @@ class Shelf:
 
     def keep(self, number: int, taken_ns: int, reading: MeterReading) -> None:
         """One reading more; those that are too old go."""
-        named = msgspec.structs.replace(reading, meter=self.named(reading.meter), at_ns=0, age_ns=0)
+        # What else a reading may tell is of the machine on which it was read, such as its processes.
+        named = MeterReading(
+            meter=self.named(reading.meter),
+            counter_uj=reading.counter_uj,
+            power_mw=reading.power_mw,
+            epoch=reading.epoch,
+            gauges=reading.gauges,
+        )
         self.failing.pop(named.meter, None)
         self.kept.append(Kept(number, taken_ns, named))
         while self.kept[0].taken_ns < taken_ns - self._kept_ns:
