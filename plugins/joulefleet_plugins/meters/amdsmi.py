@@ -40,11 +40,11 @@ REFRESH_NS = ms_to_ns(10)
 DEADLINE_NS = s_to_ns(5)
 WATCHES, WATCH_S = 10, 0.05
 """How often, and how long after one another, boards are asked when the source is opened until their counters move."""
-DUAL_DIE = "MI250"
-INTEGRATED = "Graphics"
-"""Ends the name of graphics inside a processor ("AMD Radeon 780M Graphics"): its power is that of the package."""
-MODULE = "MI300A"
-"""One socket with CPU, GPU and memory, measured as one."""
+DUAL_DIE, MODULE, INTEGRATED = "MI250", "MI300A", "Graphics"
+"""In the names of boards with two dies; of a socket with CPU, GPU and memory, measured as one; and at the end of those
+of graphics inside a processor ("AMD Radeon 780M Graphics"), whose power is that of the package."""
+NAMES = {"0x7408": "AMD Instinct MI250X", "0x740c": "AMD Instinct MI250X", "0x74a0": "AMD Instinct MI300A"}
+"""By PCI id, since some makers name theirs otherwise: "AMD INSTINCT MI200 (MCM) OAM LC MBA HPE C2"."""
 MODULE_KINDS: tuple[Kind, ...] = ("accelerator", "cpu_package", "dram")
 
 ABSENT_NUMBERS = frozenset({0xFFFF, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF})
@@ -251,8 +251,7 @@ class AmdsmiSource:
         )
 
     def _gauges(self, handle: Any) -> dict[str, float]:
-        told = {name: self._try(handle, ask) for name, ask in GAUGES.items()}
-        return {name: value for name, value in told.items() if value is not None}
+        return {name: value for name, ask in GAUGES.items() if (value := self._try(handle, ask)) is not None}
 
     def _try(self, handle: Any, ask: Callable[[Any, Any], T]) -> T | None:
         """This answer, or None where it cannot be had just now."""
@@ -270,8 +269,9 @@ class AmdsmiSource:
     def _model(self, handle: Any) -> str:
         """The name on the market, or the PCI id of the device where the library knows none."""
         told = self._told(handle, "gpu_asic_info")
-        name = str(told.get("market_name", "N/A")).strip()
-        return name if name not in ("", "N/A") else f"AMD GPU {told.get('device_id', '')}".strip()
+        number = str(told.get("device_id", ""))
+        name = NAMES.get(number) or str(told.get("market_name", "N/A")).strip()
+        return name if name not in ("", "N/A") else f"AMD GPU {number}".strip()
 
     def _caps_mw(self, handle: Any) -> tuple[int, int]:
         """The power cap that holds, and the highest that may be set; 0 where it is not told."""

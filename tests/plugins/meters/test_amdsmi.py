@@ -151,6 +151,16 @@ def test_two_dies_of_one_board_are_counted_once(fake: FakeAmdsmi) -> None:
     assert all(isinstance(one, MeterReading) for one in source.read())
 
 
+def test_boards_that_must_be_known_are_known_by_their_pci_id(fake: FakeAmdsmi) -> None:
+    name = "AMD INSTINCT MI200 (MCM) OAM LC MBA HPE C2"
+    die = Device("0000:c1:00.0", name, current_w=ABSENT, average_w=400, pci_id=0x7408)
+    source = opened(fake, die, silent("0000:c6:00.0", name, 0x7408), Device("0000:01:00.0", "N/A", pci_id=0x74A0))
+    assert [(one.device, one.kind, one.hw_model) for one in meters(source)] == [
+        ("0000:01:00.0", "module", "AMD Instinct MI300A"),
+        ("0000:c1:00.0", "accelerator", "AMD Instinct MI250X"),
+    ]
+
+
 def test_a_board_of_two_dies_that_tells_nothing_now_stays_declared_once(fake: FakeAmdsmi) -> None:
     name = "AMD Instinct MI250X"
     source = opened(fake, *(silent(f"0000:{bus}:00.0", name) for bus in ("c1", "c6")))
