@@ -29,6 +29,9 @@ from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 TRIED = "faithful fake"
 WHERE = "source exporter"
 POWERCAP = "/sys/class/powercap"
+AMDGPU = "/sys/bus/pci/drivers/amdgpu"
+SERIALS = ("serial_number", "unique_id")
+"""Files of a board from which AMD's libraries take its serial number."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 METRICS = "/metrics"
 EXPORTERS = ("all-smi", "amd", "dcgm", "habana", "kepler", "node", "triton")
@@ -55,6 +58,8 @@ class ExporterConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Identity of a board by its name on the page, where that is not its UUID: `{ SN-0 = "0000:c1:00.0" }`."""
     refresh_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """How often the exporter itself collects; its usual pace if left out."""
+    amdgpu: str = AMDGPU
+    """Folder that tells the PCI address of a board by its serial number, for an exporter on this server."""
     powercap: str = POWERCAP
     """Folder that tells at which value the counters of an exporter on this server wrap."""
     period_s: Annotated[float, msgspec.Meta(ge=1, le=30)] = 5.0
@@ -75,6 +80,15 @@ class NotThese(Exception):
         return self.detail
 
 
+class Server(msgspec.Struct, frozen=True):
+    """What this machine itself tells of the meters on the page of an exporter that runs on it."""
+
+    boot_id: str = ""
+    range_uj: Range = lambda folder: 0
+    devices: dict[str, str] = {}
+    """Identity of boards by serial number."""
+
+
 class Life:
     """The life of the counters on a page, as far as the page tells it."""
 
@@ -93,14 +107,15 @@ class Life:
 class ExporterSource:
     """The meters on one page."""
 
-    def __init__(self, config: ExporterConfig, boot_id: str, range_uj: Range, now_s: Callable[[], float]) -> None:
+    def __init__(self, config: ExporterConfig, server: "Server", now_s: Callable[[], float]) -> None:
         """`now_s` is any clock that only rises. Raises BadUrl, NoAnswer, BadPage, NotThese."""
         origin, path = split(config.url)
         self._path = path if path.strip("/") else METRICS
-        self._server = Endpoint(origin, config.timeout_s)
+        self._exporter = Endpoint(origin, config.timeout_s)
         self._parser = Parser()
-        self._config, self._range_uj, self._now_s = config, range_uj, now_s
-        self._life = Life(boot_id)
+        self._config, self._range_uj, self._now_s = config, server.range_uj, now_s
+        self._devices = {**server.devices, **config.devices}
+        self._life = Life(server.boot_id)
         self._meters: dict[str, Meter] = {}
         self.declares: tuple[Meter | Engine, ...] = ()
         self.period_ns = s_to_ns(config.period_s)
@@ -123,7 +138,7 @@ class ExporterSource:
         return [_reading(meter, by_id.get(meter.id), life) for meter in self._meters.values()]
 
     def _ask(self) -> tuple[Page, list[Told]]:
-        page = self._parser.read(*self._server.get(self._path))
+        page = self._parser.read(*self._exporter.get(self._path))
         return page, tell(page, self._config, self._range_uj)
 
     def _declare(self, told: Sequence[Told]) -> None:
@@ -138,7 +153,7 @@ class ExporterSource:
         refresh_s = self._config.refresh_s
         return msgspec.structs.replace(
             meter,
-            device=self._config.devices.get(_name(meter), meter.device),
+            device=self._devices.get(_name(meter), meter.device),
             refresh_ns=meter.refresh_ns if refresh_s is None else s_to_ns(refresh_s),
             period_ns=self.period_ns,
         )
@@ -199,13 +214,22 @@ def _reading(meter: Meter, told: Told | None, life: str) -> Reading:
     )
 
 
-def _range_in(powercap: Path) -> Range:
-    return lambda folder: (number_in(powercap / folder / "max_energy_range_uj") or 0) if folder else 0
+def _here(config: ExporterConfig) -> Server:
+    powercap = Path(config.powercap)
+
+    def range_uj(folder: str) -> int:
+        return (number_in(powercap / folder / "max_energy_range_uj") or 0) if folder else 0
+
+    return Server(said(BOOT_ID), range_uj, amd_boards(Path(config.amdgpu)))
 
 
-def _nowhere(folder: str) -> int:
-    """Of an exporter on another server: its tree cannot be seen from here."""
-    return 0
+def amd_boards(drivers: Path) -> dict[str, str]:
+    """PCI address, function 0, of each AMD board in the folder of its driver, by serial number."""
+    found: dict[str, str] = {}
+    for folder in sorted(drivers.glob("*:*:*.*")):
+        for serial in filter(None, (said(folder / file) for file in SERIALS)):
+            found.setdefault(serial, f"{folder.name[:-1]}0")
+    return found
 
 
 def opened(table: dict[str, Any], now_s: Callable[[], float] = time.monotonic) -> ExporterSource:
@@ -215,9 +239,8 @@ def opened(table: dict[str, Any], now_s: Callable[[], float] = time.monotonic) -
     if unknown:
         raise ConfigError(WHERE, "only", f"'{unknown[0]}' is not known; there are {', '.join(EXPORTERS)}")
     try:
-        here = is_loopback(split(config.url)[0][1])
-        range_uj = _range_in(Path(config.powercap)) if here else _nowhere
-        return ExporterSource(config, said(BOOT_ID) if here else "", range_uj, now_s)
+        server = _here(config) if is_loopback(split(config.url)[0][1]) else Server()
+        return ExporterSource(config, server, now_s)
     except BadUrl as error:
         raise ConfigError(WHERE, "url", str(error)) from None
     except (NoAnswer, BadPage, NotThese) as error:

@@ -87,6 +87,8 @@ class Boards(msgspec.Struct, frozen=True, kw_only=True):
     """Identity by which other sources know it; empty where the page tells none."""
     model: tuple[str, ...] = ()
     driver: str = ""
+    part: str = ""
+    """Label that numbers the parts of a board: only part 0 tells for it."""
     prefixed: bool = False
     """Whether another word may stand before the names, which operators can choose."""
     blanks: tuple[tuple[int, int], ...] = ()
@@ -124,6 +126,8 @@ class Boards(msgspec.Struct, frozen=True, kw_only=True):
         return page.samples.get(min(alike, key=len, default=""), [])
 
     def _key(self, labels: Mapping[str, str]) -> "Key | None":
+        if labels.get(self.part, "0") not in ("", "0"):
+            return None
         matches = (re.compile(self.pattern).fullmatch(labels.get(name, "")) for name in self.names)
         return next((Key(host_of(labels), one[1]) for one in matches if one), None)
 
@@ -232,6 +236,7 @@ BOARDS: tuple[Boards, ...] = (
         model=("card_model", "card_series"),
         modules=("MI300A",),
         driver="driver_version",
+        part="gpu_partition_id",
         prefixed=True,
         blanks=AMD_BLANKS,
         resolution_uj=16,

@@ -271,6 +271,19 @@ def test_the_sum_of_all_packages_is_never_added_to_one(shown: Exporter, tmp_path
     assert covered(shown.open())["compute"] == {"via-node-package-0"}
 
 
+def test_an_amd_board_of_this_server_is_known_by_its_serial_number(shown: Exporter, tmp_path: Path) -> None:
+    for address, serial in {"0000:c1:00.0": "SN-0", "0000:c1:00.1": "SN-0", "0000:c2:00.0": "SN-1"}.items():
+        (tmp_path / address).mkdir()
+        (tmp_path / address / "serial_number").write_text(f"{serial}\n")
+    (tmp_path / "0000:c3:00.0").mkdir()
+    (tmp_path / "0000:c3:00.0" / "unique_id").write_text("8a2f\n")
+    serials = ("SN-0", "SN-1", "8a2f", "SN-9")
+    shown.show("".join(row("gpu_package_power", {"gpu_id": "0", "serial_number": one}, 136) for one in serials))
+    source = shown.open(amdgpu=str(tmp_path), devices={"SN-1": "0001:00:00.0"})
+    devices = {name.removeprefix("via-amd-"): one.device for name, one in meters(source).items()}
+    assert devices == {"SN-0": "0000:c1:00.0", "SN-1": "0001:00:00.0", "8a2f": "0000:c3:00.0", "SN-9": ""}
+
+
 def test_a_board_can_be_given_the_identity_that_another_source_has_for_it(shown: Exporter) -> None:
     shown.show(row("gpu_energy_consumed", {"gpu_id": "0", "serial_number": "SN-0"}, 5_000_000))
     source = shown.open(devices={"SN-0": "0000:c1:00.0"})

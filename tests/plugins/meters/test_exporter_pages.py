@@ -111,6 +111,8 @@ def test_partitions_of_an_amd_board_are_the_board() -> None:
     assert only(rows("gpu_package_power", parts)).power_mw == 136_000
     repeated = [(labels, 136) for labels, _ in parts]
     assert only(rows("gpu_package_power", repeated)).power_mw == 136_000
+    unnamed = [({**labels, "serial_number": "N/A"}, 136) for labels, _ in parts]
+    assert only(rows("gpu_package_power", unnamed)).meter.id == "via-amd-0"
 
 
 def test_power_of_amd_is_that_which_the_board_tells() -> None:
