@@ -4,8 +4,8 @@ What is read is found in the BMC's resources once, when the source is opened (re
 then asked for again and again, one question at a time. BMCs are slow: a period is never shorter than twice what one
 poll takes.
 
-GPUs of a baseboard that the BMC shows are left out unless asked for, and then only those that tell their UUID, so that
-a board that NVML reads too is not counted twice.
+GPUs of a baseboard that the BMC shows are left out unless asked for, and then only NVIDIA's that tell their UUID, so
+that a board that NVML reads too is not counted twice.
 """
 
 import os
@@ -96,7 +96,7 @@ class RedfishConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     route: Literal["", RouteName] = ""
     """Where its power is read; the best there is where empty."""
     accelerators: bool = False
-    """Whether GPUs that the BMC shows are meters too."""
+    """Whether NVIDIA's GPUs that the BMC shows are meters too."""
     period_s: Annotated[float, msgspec.Meta(ge=1)] = 10.0
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=120)] = 30.0
     """How long all questions of one poll may take together."""
@@ -285,12 +285,11 @@ def _server(config: RedfishConfig, found: Server, rated_w: float) -> Meter:
 
 
 def _board(gpu: Gpu) -> Meter:
-    nvidia = "nvidia" in str(gpu.processor.get("Manufacturer")).lower()
     return msgspec.structs.replace(
         _meter("accelerator", gpu.route),
         id=f"redfish/{gpu.processor.get('Id')}",
         sensor_class="onboard",
-        device=f"GPU-{gpu.uuid}" if nvidia else gpu.uuid,
+        device=f"GPU-{gpu.uuid}",
         hw_model=str(gpu.processor.get("Model") or ""),
         max_power_mw=w_to_mw(BOUNDS_W["accelerator"]),
     )

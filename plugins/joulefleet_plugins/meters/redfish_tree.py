@@ -233,13 +233,17 @@ def server(get: Get, chassis: str = "", route: str = "") -> Server:
 
 
 def gpus(get: Get) -> list[Gpu]:
-    """GPUs with a UUID and a power of their own. One that does not tell who it is could be counted twice."""
+    """NVIDIA's GPUs with a UUID and a power of their own.
+
+    One that does not tell who it is, or tells it otherwise than its driver does, could be counted twice.
+    """
     found = []
     for system in members(get, f"{ROOT}/Systems"):
         for path in members(get, link(get(system) or {}, "Processors")):
             processor = get(path) or {}
             uuid = processor.get("UUID")
-            if processor.get("ProcessorType") != "GPU" or not isinstance(uuid, str) or not uuid:
+            is_nvidia = "nvidia" in str(processor.get("Manufacturer")).lower()
+            if processor.get("ProcessorType") != "GPU" or not is_nvidia or not isinstance(uuid, str) or not uuid:
                 continue
             route = environment(get, processor)
             if route and route.worth < 2:

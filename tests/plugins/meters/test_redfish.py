@@ -160,6 +160,14 @@ def test_gpus_are_left_out_unless_asked_for(fake: FakeBmc, open_source: Open) ->
     assert server.id == "redfish/Chassis_0"
 
 
+def test_gpus_whose_driver_tells_no_uuid_could_be_counted_twice(fake: FakeBmc, open_source: Open) -> None:
+    fake.make = hgx
+    for gpu in ("GPU_0", "GPU_1"):
+        path = f"{V1}/Systems/HGX_Baseboard_0/Processors/{gpu}"
+        fake.patch[path] = fake.tree[path] | {"Manufacturer": "AMD"}
+    assert [one.id for one in open_source(accelerators=True).declares] == ["redfish/Chassis_0"]
+
+
 def test_the_bmc_of_a_board_of_gpus_alone_has_no_server(fake: FakeBmc, open_source: Open) -> None:
     fake.make = hgx
     fake.patch[f"{V1}/Systems"] = collection(f"{V1}/Systems/HGX_Baseboard_0")
