@@ -70,7 +70,7 @@ def test_a_token_goes_with_every_batch(recording: Path, collector: Any, tmp_path
     assert {headers.get("Authorization") for headers in collector.asked} == {"Bearer jf1.secret"}
     missing = smi(recording, collector, "--token-file", tmp_path / "none")
     assert missing.exit_code == 2
-    assert "the token cannot be read" in missing.output
+    assert "the secret cannot be read" in missing.output
 
 
 def test_as_json(recording: Path, collector: Any) -> None:

@@ -379,7 +379,7 @@ def test_a_typo_in_a_sources_table_is_refused_with_the_file(tmp_path: Path) -> N
 
 def test_a_missing_token_is_refused_at_the_start(tmp_path: Path) -> None:
     config = simulated(tmp_path, "http://127.0.0.1:9", collector={"token_file": str(tmp_path / "none")})
-    with pytest.raises(ConfigError, match="token cannot be read"):
+    with pytest.raises(ConfigError, match="secret cannot be read"):
         run_agent(config, "agent.toml", threading.Event())
     assert not (tmp_path / "spool.db").exists()
 
