@@ -99,7 +99,7 @@ def test_a_slow_server_meter_beside_boards_of_which_one_hangs(
 
     def server_j(t: int) -> int:
         seen = t - (t + phase_s) % 60
-        return 10_000 + 1_800 * seen + 7 * (seen % 13)
+        return 100_000 + 1_800 * seen + 7 * (seen % 13)
 
     def board_j(k: int, t: int) -> int:
         return 500_000 * k + (300 + k) * t + 11 * (t % 7)
