@@ -56,7 +56,7 @@ def calibrate(meter: str, reference: str, path: Path | None, minutes: float, jso
         file = Path(where).parent / (config.calibration or FILE)
         add_gain(file, gain)
     except (ConfigError, Refused, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
     told = told_plainly(gain, found, file, bool(config.calibration))
     click.echo(_json(gain, found, file) if json_ else "\n".join(told))
 

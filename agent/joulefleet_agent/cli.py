@@ -62,7 +62,7 @@ def run(path: Path) -> None:
         )
         sys.exit(run_agent(config, str(path), stop))
     except (ConfigError, SpoolUnavailable, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
 
 
 @agent.command()
@@ -74,7 +74,7 @@ def once(path: Path, json_: bool) -> None:
         config: AgentConfig = load_config(path)
         said = {one.name: _read_once(one) for one in sources_in(config, str(path))}
     except ConfigError as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
     if json_:
         click.echo(msgspec.json.format(msgspec.json.encode(_by_type(said)), indent=2).decode())
         return
@@ -101,7 +101,7 @@ def record(file: Path, path: Path | None, seconds: float | None) -> None:
     except FileExistsError as error:
         raise Mendable(f"{file} exists already; name another file") from error
     except (ConfigError, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
 
 
 def _line(reading: Reading | str) -> str:

@@ -84,7 +84,7 @@ def demo(url: str, data_dir: Path) -> None:
         with only_one(data_dir / "demo"), ExitStack() as open_spools:
             _feed(list(_feeds(url, data_dir, open_spools)), stop)
     except (CollectorSilent, ConfigError, OSError, SourceUnavailable, SpoolUnavailable) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
 
 
 def _feeds(url: str, data_dir: Path, open_spools: ExitStack) -> Iterator["Feed"]:

@@ -52,7 +52,7 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument an option
     except FileExistsError as error:
         raise Mendable(f"{file} exists already; name another file") from error
     except (ConfigError, CannotGoOn, SpoolUnavailable, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
     click.echo(msgspec.json.format(msgspec.json.encode(told_), indent=2).decode() if json_ else "\n".join(lines))
 
 

@@ -46,7 +46,7 @@ def meters(path: Path | None, json_: bool) -> None:
         gains = gains_of(config, where)
         findings = probe(asked or on_this_machine(), where, unasked=not asked, gains=gains)
     except ConfigError as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
     found = declared(findings)
     made = topology([meter for _, _, meter in found], config.step_ns)
     tree = placed(found, config.step_ns)

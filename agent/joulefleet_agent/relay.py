@@ -94,7 +94,7 @@ class Relay:
 
 
 def run_relay(config: RelayConfig, where: str, stop: threading.Event, listens: Callable[[str], None]) -> int:
-    """Run until `stop` is set; `listens` is told the URL. Raises ConfigError, OSError. Returns the exit code."""
+    """Run until `stop` is set; `listens` is told the URL. Raises ConfigError. Returns the exit code."""
     relay = Relay(config)
     events: queue.Queue[Event] = queue.Queue(LONGEST_QUEUE)
     readers = {name: Reader(one, boot_ns, events, stop) for name, one in configured(config, where).items()}
@@ -141,14 +141,13 @@ def configured(config: RelayConfig, where: str) -> dict[str, Configured]:
 
 @contextmanager
 def listening(config: RelayConfig, tell: Tell) -> Iterator[str]:
-    """The door, open in a thread; its URL. Raises OSError, and ConfigError for keys or a certificate of no use."""
+    """The door, open in a thread; its URL. Raises ConfigError for a place, keys or a certificate of no use."""
     keys = load_keys(Path(config.key_file)) if config.key_file else None
-    door = Door(
-        (config.listen.host, config.listen.port),
-        tell,
-        Access(keys, lambda: ns_to_s(wall_ns())),
-        tls_of(config.listen),
-    )
+    place, tls = (config.listen.host, config.listen.port), tls_of(config.listen)
+    try:
+        door = Door(place, tell, Access(keys, lambda: ns_to_s(wall_ns())), tls)
+    except OSError as error:
+        raise ConfigError("listen", "", f"{place[0]}:{place[1]} is not to be had: {error.strerror}") from error
     thread = threading.Thread(target=door.serve_forever, name="door", daemon=True)
     thread.start()
     try:
@@ -168,5 +167,7 @@ def tls_of(listen: Listen) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(listen.tls_certificate, listen.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(listen.tls_certificate, "", f"no certificate with its key: {error}") from error
+        reason = (None if isinstance(error, ssl.SSLError) else error.strerror) or error
+        files = f"{listen.tls_certificate}, {listen.tls_key}"
+        raise ConfigError("listen", "", f"no certificate with its key in {files}: {reason}") from error
     return context

@@ -25,8 +25,12 @@ def relay(path: Path) -> None:
         config = load_config(path)
         sys.exit(run_relay(config, str(path), stop, lambda url: click.echo(f"relay listens on {url}, {_what(config)}")))
     except (ConfigError, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
 
 
 def _what(config: RelayConfig) -> str:
-    return f"{len(config.sources)} sources for {len(config.rights)} servers"
+    return f"{_count(len(config.sources), 'source')} for {_count(len(config.rights), 'server')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -70,6 +70,8 @@ def load_config(path: Path) -> RelayConfig:
             )
         if not isinstance(table.get("use"), str):
             raise ConfigError(where, f"sources.{name}.use", 'expected the name of a source, such as "snmp"')
+    if bool(config.listen.tls_certificate) != bool(config.listen.tls_key):
+        raise ConfigError(where, "listen", "tls_certificate and tls_key go together: HTTPS needs both")
     if not is_loopback(config.listen.host) and not (config.key_file and config.listen.has_tls):
         expected = "other machines may reach it only with key_file, listen.tls_certificate and listen.tls_key"
         raise ConfigError(where, "listen.host", expected)

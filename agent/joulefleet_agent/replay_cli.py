@@ -233,6 +233,6 @@ class _told_plainly:  # noqa: N801 # reads as a sentence where it is used
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ConfigError | SourceUnavailable | BadRecording | BadReadings | ValueError | OSError):
-            raise Mendable(str(error)) from error
+            raise Mendable(error) from error
         if isinstance(error, CollectorSilent | SpoolUnavailable):
             raise click.ClickException(str(error)) from error

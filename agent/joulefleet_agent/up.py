@@ -51,7 +51,7 @@ def up(demo: bool, engines: tuple[str, ...], port: int, data_dir: Path | None, j
             click.echo(f"More: joulefleet report --collector {url} --by model,hardware\n", err=True)
             _show(url, stop, children, json_)
     except (CannotGoOn, ConfigError, OSError) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error
 
 
 @contextmanager

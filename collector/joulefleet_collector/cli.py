@@ -125,4 +125,4 @@ def or_exit(act: Callable[[], T]) -> T:
     try:
         return act()
     except (BadQuestion, CannotListen, ConfigError, NoParquet, NotKept, StoreUnavailable) as error:
-        raise Mendable(str(error)) from error
+        raise Mendable(error) from error

@@ -12,6 +12,16 @@ class Mendable(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, error: Exception | str) -> None:
+        super().__init__(_sentence(error))
+
+
+def _sentence(error: Exception | str) -> str:
+    """What it says; of an error of the system the file and the reason, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
 
 class ByEntryPoint(click.Group):
     """A group whose commands are loaded when they are asked for."""

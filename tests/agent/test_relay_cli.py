@@ -27,6 +27,8 @@ def said(tmp_path: Path, text: str) -> str:
         (GOOD.replace("rapl", "colour"), "colour"),
         (GOOD + "[listen]\nhost = '0.0.0.0'\n", "listen.host"),
         ("key_file = '/nonexistent'\n" + GOOD, "/nonexistent"),
+        (GOOD + "[listen]\ntls_certificate = 'a.pem'\n", "listen: tls_certificate and tls_key go together"),
+        (GOOD + "[listen]\ntls_certificate = '/none.pem'\ntls_key = '/none.key'\n", "/none.key: No such file"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
@@ -35,7 +37,9 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> Non
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "in use" in said(tmp_path, f"{GOOD}[listen]\nport = {taken.getsockname()[1]}\n")
+        port = taken.getsockname()[1]
+        told = said(tmp_path, f"{GOOD}[listen]\nport = {port}\n")
+        assert told == f"Error: listen: 127.0.0.1:{port} is not to be had: Address already in use\n"
 
 
 def test_the_group_knows_it_without_loading_it() -> None:

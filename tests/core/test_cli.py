@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from joulefleet.cli import main
+from joulefleet.cli import Mendable, main
 
 PARTS = {
     "here_part.py": "import click\n@click.command()\n@click.argument('x')\ndef here(x):\n    '''Do it.'''\n"
@@ -64,3 +64,11 @@ def test_the_version() -> None:
     result = run("--version")
     assert result.exit_code == 0
     assert result.output.startswith("joulefleet, version ")
+
+
+def test_an_error_of_the_system_names_its_file_and_no_number(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        (tmp_path / "none").read_bytes()
+    assert Mendable(raised.value).message == f"{tmp_path / 'none'}: No such file or directory"
+    assert Mendable(OSError("no number")).message == "no number"
+    assert Mendable("a sentence").message == "a sentence"
