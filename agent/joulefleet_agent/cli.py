@@ -10,12 +10,13 @@ import msgspec
 
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
-from joulefleet.reading import Failure, Reading, WorkReading
+from joulefleet.reading import Reading, WorkReading
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.calibration import sources_in
 from joulefleet_agent.clock import wall_ns
 from joulefleet_agent.config import AgentConfig, load_config
 from joulefleet_agent.ending import stop_on_signal
+from joulefleet_agent.in_words import in_words
 from joulefleet_agent.sampler import Configured, stamped
 from joulefleet_agent.service import run_agent
 from joulefleet_agent.spool import SpoolUnavailable
@@ -72,7 +73,7 @@ def once(path: Path, json_: bool) -> None:
     """Read every source once and print what it says; nothing is stored or sent."""
     try:
         config: AgentConfig = load_config(path)
-        said = {one.name: _read_once(one) for one in sources_in(config, str(path))}
+        said = {one.name: _read_once(one, str(path)) for one in sources_in(config, str(path))}
     except ConfigError as error:
         raise Mendable(error) from error
     if json_:
@@ -81,7 +82,7 @@ def once(path: Path, json_: bool) -> None:
     for name, readings in said.items():
         click.echo(f"{name}:")
         for reading in readings:
-            click.echo(f"  {_line(reading)}")
+            click.echo(f"  {reading if isinstance(reading, str) else in_words(reading)}")
 
 
 @agent.command()
@@ -104,18 +105,14 @@ def record(file: Path, path: Path | None, seconds: float | None) -> None:
         raise Mendable(error) from error
 
 
-def _line(reading: Reading | str) -> str:
-    if isinstance(reading, Failure):
-        return f"{reading.subject}: {reading.code}: {reading.detail}".removeprefix(": ")
-    return str(reading)
-
-
-def _read_once(source: Configured) -> list[Reading | str]:
+def _read_once(source: Configured, where: str) -> list[Reading | str]:
     try:
         opened = source.opener(source.table)
         return list(stamped(opened.read(), wall_ns(), opened.declares))
     except SourceUnavailable as error:
         return [f"{error.code}: {error}"]
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.where}", error.key, error.expected) from error
 
 
 def _by_type(said: dict[str, list[Reading | str]]) -> dict[str, list[object]]:

@@ -166,6 +166,11 @@ def test_once_says_in_words_what_gives_no_value(start: Start, tmp_path: Path) ->
     ], err
 
 
+def test_once_names_the_file_in_which_a_key_is_wrong(start: Start, tmp_path: Path) -> None:
+    path = config(tmp_path, sources='[{use = "simulated", bords = 1}]')
+    assert f"Error: {path}: source simulated: bords: " in refused(start("once", "--config", path))
+
+
 def test_the_service_manager_hears_that_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
