@@ -22,7 +22,7 @@ import msgspec
 
 from joulefleet_agent.sources import installed
 
-KEPT = frozenset({"use", "software", "kind", "grade", "route"})
+KEPT = frozenset({"use", "software", "kind", "grade", "sensor_class", "current", "route"})
 """Keys of a config whose texts are words of ours."""
 SECRET = re.compile(r"token|secret|pass|key|cred|auth|community|cookie|session|user|login|pin|serial", re.IGNORECASE)
 NOBODY = ("root", "nobody", "joulefleet", "localhost")

@@ -10,9 +10,10 @@ import msgspec
 
 from joulefleet.cli import Mendable
 from joulefleet.config import ConfigError
+from joulefleet.counter import Rules
 from joulefleet.describe import Meter
 from joulefleet.gain import PPM, Gain
-from joulefleet.units import mw_to_w, ns_to_s
+from joulefleet.units import mw_to_w, ns_to_s, w_to_mw
 from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.children import CannotGoOn
 from joulefleet_agent.config import AgentConfig, load_config, sources_of
@@ -42,6 +43,8 @@ def doctor(  # noqa: PLR0913, PLR0917 # one argument an option
     path: Path | None, seconds: float | None, file: Path | None, disturbed: bool, alternations: int, json_: bool
 ) -> None:
     """Try every source on this machine, or those of a config file, and say what each gives or how to mend it."""
+    if disturbed and file:
+        raise Mendable("a bundle holds what the doctor finds without --disturbance: say one of the two")
     try:
         if disturbed:
             lines, told_ = _disturbance(path, BLOCK_S if seconds is None else seconds, alternations)
@@ -148,6 +151,8 @@ def _meter(meter: Meter, seen: Seen | None) -> str:
 
 def _course(meter: Meter, seen: Seen) -> list[str]:
     power = [f"{seen.power_w:.1f} W now"] if seen.power_w is not None else []
+    if seen.power_w is not None and not Rules.of(meter).believes(w_to_mw(seen.power_w)):
+        power.append("IMPLAUSIBLE: no reading of more than 1.2 times what it can draw is believed")
     told = f" (told to move each {ns_to_s(meter.refresh_ns):.2g} s)" if meter.refresh_ns else ""
     if seen.refresh_s:
         moves = f"a new value each {seen.refresh_s:.2g} s"
@@ -161,7 +166,7 @@ def _course(meter: Meter, seen: Seen) -> list[str]:
 def _agreement(one: Agreement) -> str:
     mark = "agree" if one.agrees else "DIFFER"
     sides = f"{one.one} {one.one_w:.1f} W, {one.other} {one.other_w:.1f} W"
-    return f"    {mark:<12} {one.subject}: {sides} ({one.difference:+.1%})"
+    return f"    {mark:<12} {one.subject}: {sides} ({one.difference:+z.1%})"
 
 
 def _not_here(brief: Sequence[Finding]) -> list[str]:
@@ -190,16 +195,25 @@ def _advice(findings: list[Finding]) -> str:
     grades = {meter.grade for meter in meters}
     if not meters:
         return "Nothing on this machine tells its energy."
-    if grades == {"modelled"}:
-        return (
-            "No sensor can be read: every figure will be `modelled` from CPU utilisation, which may be off by half."
-            " Better: one of the mends above, or the server's own meter (BMC, PDU)."
-        )
+    kinds = {meter.kind for meter in meters if meter.grade != "modelled"}
+    if not kinds:
+        return _all_modelled(meters)
     if others := sorted(grades - {"counter", "integrated", "modelled"}):
         return f"What is graded {' or '.join(others)} is not measured by itself: above it says what it rests on."
+    if "modelled" in grades and "server" in kinds:
+        return "The whole server is measured; what is `modelled` beside it counts only where no meter tells."
     if "modelled" in grades:
-        return "Accelerators or CPU are measured; the whole server is `modelled` where no meter covers it."
+        return "Not everything is measured: the whole server is `modelled` where no meter covers it."
     return "Everything that is read here is measured."
+
+
+def _all_modelled(meters: Sequence[Meter]) -> str:
+    if any(meter.kind != "host" for meter in meters):
+        return "No sensor can be read: every figure will be `modelled`; above it says what it rests on."
+    return (
+        "No sensor can be read: every figure will be `modelled` from CPU utilisation, which may be off by half."
+        " Better: one of the mends above, or the server's own meter (BMC, PDU)."
+    )
 
 
 def _engines(findings: list[Finding]) -> list[str]:

@@ -173,7 +173,8 @@ class _Trial(threading.Thread):
 def _outcome(readings: Sequence[Reading]) -> dict[str, Any]:
     failures = [one for one in readings if isinstance(one, Failure)]
     if len(failures) < len(readings):
-        missing = f"{len(failures)} of {len(readings)} without a value: {failures[0].detail}" if failures else ""
+        first = f"{failures[0].subject}: {failures[0].detail}".removeprefix(": ") if failures else ""
+        missing = f"{len(failures)} of {len(readings)} without a value: {first}" if failures else ""
         return {"state": READABLE, "detail": missing}
     if failures:
         return {"state": failures[0].code, "detail": failures[0].detail}

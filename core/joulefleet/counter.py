@@ -90,6 +90,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         """The most energy that is believed in so long a time."""
         return mw_ns_to_uj(self.max_power_mw * length_ns * TOLERANCE[0] // TOLERANCE[1])
 
+    def believes(self, power_mw: int) -> bool:
+        """Whether a gauge may tell so much."""
+        return power_mw >= 0 and (not self.max_power_mw or power_mw * TOLERANCE[1] <= self.max_power_mw * TOLERANCE[0])
+
     def may_wrap_twice(self, length_ns: int) -> bool:
         """Whether a counter with a modulus could have gone round more than once in so long a time."""
         return self.max_power_mw > 0 and self.most_uj(length_ns) >= self.modulus_uj
@@ -203,7 +207,7 @@ class GaugeTrack(msgspec.Struct):
         """One more reading; what is known since the last one, or None if nothing is."""
         if self.last_ns >= 0 and at_ns <= self.last_ns:
             return None
-        if power_mw < 0 or (rules.max_power_mw and power_mw * TOLERANCE[1] > rules.max_power_mw * TOLERANCE[0]):
+        if not rules.believes(power_mw):
             return self._refuse(at_ns, power_mw)
         start_ns, start_mw = self.last_ns, self.power_mw
         self.last_ns, self.power_mw = at_ns, power_mw

@@ -22,6 +22,18 @@ def found(grade: Grade, **changes: object) -> Finding:
     return Finding(source="nvml", state="readable", read_ms=1.25, meters=(meter,))
 
 
+HOST = Finding(
+    source="host_model",
+    state="readable",
+    meters=(Meter(id="host", kind="host", grade="modelled", sensor_class="modelled"),),
+)
+
+
+def share(grade: Grade) -> Finding:
+    meter = Meter(id="pdu", kind="server", grade=grade, sensor_class="platform")
+    return Finding(source="snmp", state="readable", meters=(meter,))
+
+
 def test_what_is_readable_and_what_it_has() -> None:
     assert told([found("counter", max_power_mw=700_000)])[:2] == [
         "ok  nvml  (1.2 ms a read)",
@@ -76,6 +88,10 @@ def test_what_was_seen_of_a_meter_and_whether_two_of_them_agree() -> None:
         ([], "Nothing on this machine tells its energy."),
         ([Finding(source="rapl", state="absent", meters=found("counter").meters)], "Nothing on this machine"),
         ([found("modelled")], "No sensor can be read: every figure will be `modelled`"),
+        ([share("modelled")], "every figure will be `modelled`; above it says what it rests on"),
+        ([HOST], "every figure will be `modelled` from CPU utilisation"),
+        ([HOST, share("integrated")], "The whole server is measured; what is `modelled` beside it"),
+        ([HOST, found("counter")], "Not everything is measured: the whole server"),
         ([found("modelled"), found("counter")], "the whole server is `modelled` where no meter covers it"),
         ([found("counter"), found("residual"), found("modelled")], "What is graded residual is not measured by itself"),
         ([found("counter"), found("integrated")], "Everything that is read here is measured."),
@@ -147,6 +163,21 @@ def test_a_slow_meter_that_did_not_move_is_told_with_what_it_declares() -> None:
     seen = Seen(meter="m", reads=20, gauge_w=100.0)
     line = told([msgspec.structs.replace(slow, seen=(seen,))])[1]
     assert line.endswith("100.0 W now, it stood still while it was watched (told to move each 60 s)")
+
+
+def test_a_power_that_the_agent_will_not_believe_is_no_plain_figure() -> None:
+    seen = Seen(meter="m", reads=9, gauge_w=841.0)
+    lines = told([msgspec.structs.replace(found("integrated", max_power_mw=700_000), seen=(seen,))])
+    assert "841.0 W now, IMPLAUSIBLE: no reading of more than 1.2 times what it can draw is believed" in lines[1]
+    seen = Seen(meter="m", reads=9, gauge_w=839.0)
+    lines = told([msgspec.structs.replace(found("integrated", max_power_mw=700_000), seen=(seen,))])
+    assert "IMPLAUSIBLE" not in lines[1]
+
+
+def test_a_bundle_of_a_disturbance_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor, ["--disturbance", "--bundle", str(tmp_path / "b.json")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "say one of the two" in result.stderr and not (tmp_path / "b.json").exists()
 
 
 def test_a_calibration_of_a_meter_that_is_not_there_is_told(tmp_path: Path) -> None:
