@@ -70,7 +70,8 @@ def bench_of(config: AgentConfig, where: str, meter: str, reference: str) -> Ben
     declared = {one.id: one for finding in findings for one in finding.meters}
     missing = [name for name in (meter, reference) if name not in declared]
     if missing:
-        raise Refused(f"no meter is named {missing[0]!r}; there are {', '.join(declared) or 'none'}")
+        shut = [f"; {one.source}: {one.state}: {one.detail}" for one in findings if asked and not one.readable]
+        raise Refused(f"no meter is named {missing[0]!r}; there are {', '.join(declared) or 'none'}{''.join(shut)}")
     one, other = declared[meter], declared[reference]
     other = calibrated(other, gains[other.id]) if other.id in gains else other
     if reason := unlike(one, other):

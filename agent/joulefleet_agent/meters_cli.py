@@ -141,8 +141,12 @@ def _reason(one: LeftOut) -> str:
 
 def _shut(findings: Sequence[Finding]) -> list[str]:
     """Sources that could not be opened: what they would declare is not known here."""
-    told = [f"{INDENT}{one.source}: {one.state}: {one.mend or one.detail}" for one in findings]
+    told = [f"{INDENT}{one.source}: {_why_shut(one)}" for one in findings]
     return ["", "Not opened, so not in this tree:", *told] if told else []
+
+
+def _why_shut(one: Finding) -> str:
+    return "; ".join(filter(None, (f"{one.state}: {one.detail}", one.mend)))
 
 
 def plain(tree: Sequence[Placed], made: Topology, shut: Sequence[Finding] = ()) -> dict[str, Any]:

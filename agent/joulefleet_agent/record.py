@@ -19,6 +19,8 @@ from joulefleet_agent.sampler import Opened, Said
 from joulefleet_agent.service import identity_of
 from joulefleet_agent.sources import configured, on_this_machine
 
+LEAST_SHOWN_MB = 0.1
+
 
 class Recorded(msgspec.Struct, kw_only=True):
     """What a recording holds so far."""
@@ -26,11 +28,13 @@ class Recorded(msgspec.Struct, kw_only=True):
     readings: int = 0
     failures: int = 0
     seconds: float = 0.0
-    size_mb: float = 0.0
+    size_bytes: int = 0
 
     def __str__(self) -> str:
         failed = f", {self.failures} without a value" if self.failures else ""
-        return f"{self.readings} readings{failed} in {self.seconds:.0f} s, {self.size_mb:.1f} MB"
+        size_mb = bytes_to_mb(self.size_bytes)
+        size = f"{size_mb:.1f} MB" if size_mb >= LEAST_SHOWN_MB else f"{self.size_bytes} bytes"
+        return f"{self.readings} readings{failed} in {self.seconds:.0f} s, {size}"
 
 
 Told = Callable[[Recorded], None]
@@ -75,7 +79,7 @@ def _keep(heard: Iterable[Heard], writer: RecordingWriter, told: Told) -> Record
     for one in heard:
         writer.write(one)
         began_ns = one.boot_ns if began_ns < 0 else began_ns
-        so_far.seconds, so_far.size_mb = ns_to_s(one.boot_ns - began_ns), bytes_to_mb(writer.size)
+        so_far.seconds, so_far.size_bytes = ns_to_s(one.boot_ns - began_ns), writer.size
         if isinstance(one.event, Said):
             failures = sum(isinstance(reading, Failure) for reading in one.event.readings)
             so_far.failures += failures

@@ -99,6 +99,12 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
     assert not (twins.parent / "calibration.toml").exists()
 
 
+def test_a_source_that_cannot_be_read_is_named_where_its_meter_is_missed(twins: Path) -> None:
+    twins.write_text(twins.read_text() + f'[[sources]]\nuse = "rapl"\nroot = "{twins.parent}"\n')
+    result = run("package-0", "--against", "wall", "--config", twins)
+    assert "there are bmc, wall; rapl: absent: " in result.output
+
+
 def test_too_short_is_refused(twins: Path) -> None:
     result = run("bmc", "--against", "wall", "--config", twins, "--minutes", 0.01)
     assert result.exit_code == 2 and "take longer (--minutes)" in result.output

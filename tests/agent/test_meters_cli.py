@@ -111,6 +111,7 @@ def test_a_source_that_could_not_be_opened_is_named(tmp_path: Path) -> None:
     config.write_text(f'[[sources]]\nuse = "rapl"\nroot = "{tmp_path}"\n[[sources]]\nuse = "host_model"\n')
     result = CliRunner().invoke(meters, ["--config", str(config)])
     assert "  server: host" in result.output
-    assert result.output.split("Not opened, so not in this tree:\n")[1].startswith("  rapl: absent: load the module")
+    told = result.output.split("Not opened, so not in this tree:\n")[1]
+    assert told.startswith("  rapl: absent: ") and "; load the module" in told
     told_ = json.loads(CliRunner().invoke(meters, ["--config", str(config), "--json"]).stdout)
     assert [one["source"] for one in told_["not_opened"]] == ["rapl"]
