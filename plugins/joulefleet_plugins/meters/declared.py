@@ -16,7 +16,6 @@ from joulefleet import (
     ConfigError,
     Engine,
     Failure,
-    Kind,
     Meter,
     MeterReading,
     Reading,
@@ -27,7 +26,8 @@ from joulefleet import (
 from joulefleet.counter import Rules
 from joulefleet.describe import GRADES
 from joulefleet.source import OpenSource
-from joulefleet.units import w_to_mw
+from joulefleet.topology import COMPUTE_KINDS, Tree
+from joulefleet.units import s_to_ns, w_to_mw
 from joulefleet_plugins.meters.host_share import HostShare
 from joulefleet_plugins.meters.profile import Profile, installed, label, load_profile
 from joulefleet_plugins.meters.remainder import Remainder
@@ -35,8 +35,8 @@ from joulefleet_plugins.meters.remainder import Remainder
 TRIED = "from documents"
 WHERE = "source declared"
 GROUP = "joulefleet.sources"
-HOST_KINDS: tuple[Kind, ...] = ("cpu_package", "dram")
-"""What of a host is measured: neither is inside the other, and both are beside the cards."""
+LONGEST_STEP_NS = s_to_ns(3600)
+"""Of a window: what is taken off is not cut by windows, so that no counter is too coarse for it."""
 
 
 class DeclaredConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,7 +59,7 @@ class DeclaredConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     host_w: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """What the server draws without its cards, and without what the sources of `host` measure."""
     host: list[dict[str, Any]] = []
-    """Sources of the host's own meters: of what they tell, CPU packages and memory are taken off as measured."""
+    """Sources of meters beside the cards: CPU packages, memory and other accelerators are taken off as measured."""
     host_basis: str = "declared"
     """How that is known: `measured without cards on 2026-03-01`."""
 
@@ -213,15 +213,14 @@ def _server_of(declares: Sequence[Meter | Engine], named: str) -> Meter:
 
 
 def _host_parts(hosts: Sequence[Source]) -> tuple[Meter, ...]:
-    """CPU packages and memory, each thing once. Raises ConfigError where a source has none."""
-    found: dict[tuple[str, str], Meter] = {}
+    """CPU packages, memory and other accelerators that do not overlap. Raises ConfigError where a source has none."""
+    found: list[Meter] = []
     for k, source in enumerate(hosts):
-        parts = [one for one in source.declares if isinstance(one, Meter) and one.kind in HOST_KINDS]
-        if not parts:
-            raise ConfigError(WHERE, f"host[{k}]", "expected a source of CPU packages or memory")
-        for one in parts:
-            found.setdefault((one.kind, one.device or one.id), one)
-    return tuple(found.values())
+        told = [one for one in source.declares if isinstance(one, Meter)]
+        if not any(one.kind in COMPUTE_KINDS for one in told):
+            raise ConfigError(WHERE, f"host[{k}]", "expected a source of CPU packages, memory or other accelerators")
+        found += told
+    return tuple(Tree(found, LONGEST_STEP_NS).choose(COMPUTE_KINDS))
 
 
 def _cards(config: DeclaredConfig, profile: Profile, server: Meter, host: str) -> Meter:

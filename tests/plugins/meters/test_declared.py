@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.acpi_power import AcpiPower
 from fixtures.powercap import Tree
 from fixtures.web_service import WebService
 from joulefleet.config import ConfigError
@@ -254,6 +255,25 @@ def test_cards_have_no_value_while_the_host_has_none(bmc: WebService, tmp_path: 
     assert outcomes == [None, 1_600, 1_600, None, None, 1_600, 1_600, 1_600]
     with pytest.raises(ConfigError, match=r"host\[0\]"):
         declared.open({**table, "host": [server(bmc)]})
+
+
+def test_of_rails_inside_one_another_and_other_accelerators_each_joule_is_taken_off_once(
+    bmc: WebService, tmp_path: Path
+) -> None:
+    acpi, clock = AcpiPower(tmp_path / "sys"), [10**9]
+    for number, (rail, power_uw) in enumerate({"Grace": 300, "CPU": 200, "SysIO": 10}.items()):
+        acpi.add(number, f"{rail} Power Socket 0", power_uw * 10**6)
+    gpu = {"id": "gpu", "json": {"power_w": "/gpu"}, "max_power_w": 1_000}
+    board = {"use": "http_json", "url": f"http://127.0.0.1:{bmc.port}/", "timeout_s": 20, "meters": [gpu]}
+    hosts = [{"use": "acpi_power_meter", **acpi.table}, {**board, "period_s": 1}]
+    bmc.content = b'{"power": 2000, "gpu": 500}'
+    table = {"profile": "groq-lpu", "host_w": 100, "host": hosts, "server": server(bmc)}
+    source = declared.opened(table, lambda: clock[0])
+    for _ in range(3):
+        told = watts(source)
+        clock[0] += 5 * 10**9
+    assert told["groq-lpu"] == 2_000 - 100 - 300 - 500
+    assert (told["gpu"], told["acpi-cpu-0"]) == (500, 200)
 
 
 def test_of_several_server_meters_one_has_to_be_named(bmc: WebService) -> None:
