@@ -87,6 +87,9 @@ RAILS = (
     ),
 )
 """The first whose word is in the label."""
+NO_RAIL = re.compile(r"(?!.*\bpower\b)|.*\b(output|energy)\b", re.IGNORECASE)
+"""Some firmware shows other numbers of a socket as power meters, too: `Total CPU Energy In uJ socket 0`, what a
+converter gives out, throttling."""
 SERVER = Rail(name="server", words="", kind="server", max_mw=w_to_mw(30_000), device="")
 
 
@@ -114,7 +117,9 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def rail(self) -> tuple[Rail, int] | None:
-        """What it measures, and of which socket; None where its label names no rail of a socket."""
+        """What it measures, and of which socket; None where its label names no input power of a socket's rail."""
+        if NO_RAIL.match(self.label):
+            return None
         socket = re.search(r"\bsocket\s*(\d+)", self.label, re.IGNORECASE)
         rails = (rail for rail in RAILS if re.search(rf"\b({rail.words})\b", self.label, re.IGNORECASE))
         rail = next(rails, None)

@@ -216,3 +216,18 @@ def test_a_host_without_power_meters_is_unavailable(tree: AcpiPower) -> None:
 def test_a_config_that_cannot_be_used_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="acpi_power_meter"):
         acpi_power_meter.open(table)
+
+
+def test_other_numbers_of_a_socket_that_firmware_shows_as_power_meters_are_none(tree: AcpiPower) -> None:
+    labels = {
+        "Total Power in uW socket 0": 150,
+        "CPU Rail Input Power in uW socket 0": 70,
+        "CPU Rail Output Power in uW socket 0": 55,
+        "Total CPU Energy In uJ socket 0": 98_570_000,
+        "Chipthrot DDR Throttle (samples x1000) socket 0": 2,
+        "Module Socket A": 1,
+    }
+    for number, (label, power_w) in enumerate(labels.items()):
+        tree.add(number, label, power_w * 10**6)
+    told = {one.meter: one.power_mw for one in tree.open().read() if isinstance(one, MeterReading)}
+    assert told == {"acpi-grace-0": 150_000, "acpi-cpu-0": 70_000}
