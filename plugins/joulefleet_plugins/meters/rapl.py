@@ -255,13 +255,16 @@ def _meter(zone: str, path: Path, found: Iterable[str]) -> Meter:
 
 
 def _max_power_mw(path: Path, bound_mw: int) -> int:
-    """The highest power that the zone's constraints tell, at most the bound; the bound where they tell none.
+    """The highest power that the zone's constraints tell, at most the bound; the bound where no maximum is told.
 
-    A limit may be set above the rated maximum (turbo of client processors), so both are looked at.
+    A limit may be set above the rated maximum (turbo of client processors), so both are looked at. A limit alone is no
+    maximum, since it may be raised at any time.
     """
-    files = [*path.glob("constraint_*_max_power_uw"), *path.glob("constraint_*_power_limit_uw")]
-    told_mw = max((uw_to_mw(_number(file) or 0) for file in files), default=0)
-    return min(told_mw, bound_mw) if told_mw > 0 else bound_mw
+    rated_mw, limit_mw = (
+        max((uw_to_mw(_number(file) or 0) for file in path.glob(f"constraint_*_{name}_uw")), default=0)
+        for name in ("max_power", "power_limit")
+    )
+    return min(max(rated_mw, limit_mw), bound_mw) if rated_mw > 0 else bound_mw
 
 
 def _longest_period_ns(meter: Meter) -> int:
