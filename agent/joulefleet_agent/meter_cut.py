@@ -85,6 +85,8 @@ class MeterCut(msgspec.Struct, dict=True):
     base_uj: int = 0
     """The running total at the edge up to which windows are closed, as far as it was known then."""
     begun: bool = False
+    told: bool = False
+    """Whether a window was closed, so that the running total is known to others."""
     late_uj: int = 0
     late_from_ns: int = 0
     late_to_ns: int = 0
@@ -140,6 +142,7 @@ class MeterCut(msgspec.Struct, dict=True):
     def close(self, start_ns: int, step_ns: int) -> MeterWindow:
         """The meter's account of the window that starts here; called once per window, in order."""
         part = self.parts.pop(start_ns, MeterPart())
+        self.told = True
         first_uj = self.base_uj
         self.base_uj += self.late_uj + part.energy_uj
         closed = MeterWindow(
@@ -187,11 +190,10 @@ class MeterCut(msgspec.Struct, dict=True):
 
     def _add_pair(self, pair: Pair, step_ns: int, closed_ns: int) -> None:
         start_ns = max(pair.start_ns, self.since_ns)
-        if start_ns >= pair.end_ns:
-            self.base_uj = pair.last_uj
-            return
         if start_ns > pair.start_ns:
-            self.base_uj = pair.total_at(start_ns)
+            self._pass_over(pair.total_at(min(start_ns, pair.end_ns)))
+        if start_ns >= pair.end_ns:
+            return
         if start_ns < closed_ns:
             edge_ns = min(pair.end_ns, closed_ns)
             self._add_late(start_ns, edge_ns, pair.total_at(edge_ns) - pair.total_at(start_ns))
@@ -202,6 +204,15 @@ class MeterCut(msgspec.Struct, dict=True):
             part.covered_ns += to_ns - from_ns
             part.interpolated_ns += to_ns - from_ns if pair.interpolated else 0
             _add_trace(part, pair, window_ns, from_ns, to_ns)
+
+    def _pass_over(self, total_uj: int) -> None:
+        """Tell nothing of what was used up to here: the running total begins here, or goes on where it was told."""
+        if self.told:
+            by_uj = self.base_uj - total_uj
+            self.counter.total_uj += by_uj
+            self.gauge.total_uj += by_uj
+        else:
+            self.base_uj = total_uj
 
     def _add_late(self, from_ns: int, to_ns: int, energy_uj: int) -> None:
         self.late_from_ns = from_ns if self.late_to_ns == 0 else min(self.late_from_ns, from_ns)

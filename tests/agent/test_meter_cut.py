@@ -190,3 +190,14 @@ def test_uncovered_time_is_put_down_to_the_last_failure() -> None:
 def test_its_state_can_be_stored() -> None:
     cut = fed(BOARD, reading(0, 0, 500, temperature_c=1.0), reading(10, 1_000, 500))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(cut), type=MeterCut) == cut
+
+
+def test_what_lies_before_the_first_window_never_moves_a_total_that_was_told() -> None:
+    cut = MeterCut(meter=BOARD, since_ns=STEP)
+    cut.feed(reading(20, 2_000), STEP, STEP)
+    first = cut.close(STEP, STEP)
+    cut.feed(reading(70, 7_000), STEP, 2 * STEP)
+    second = cut.close(2 * STEP, STEP)
+    assert (first.first_uj, first.last_uj, second.first_uj) == (2_000 * J, 2_000 * J, 2_000 * J)
+    assert (second.late_uj, second.energy_uj) == (3_000 * J, 1_000 * J)
+    assert second.last_uj == 6_000 * J == cut.counter.total_uj

@@ -1,5 +1,6 @@
 """A gauge takes the place of a counter that stands still, and no joule is told twice, lost or made up."""
 
+from functools import cache
 from itertools import groupby, pairwise
 
 import msgspec
@@ -187,3 +188,119 @@ def test_a_counter_that_comes_back_with_a_leap_is_told_of_nothing_before(catches
     told_uj = sum(one.energy_uj + one.late_uj for one in of_board(windows))
     assert told_uj == sum(one.covered_ns for one in of_board(windows)) // S * W * 1_000_000
     assert of_board(windows)[-1].meter.grade == "counter"
+
+
+class Course:
+    """Power that runs straight between values told for each half minute, and the energy below it."""
+
+    def __init__(self, watts: list[int]) -> None:
+        self.watts = watts
+
+    def milliwatts(self, second: int) -> int:
+        k, rest_s = second // 30, second % 30
+        first, last = self.watts[k % len(self.watts)], self.watts[(k + 1) % len(self.watts)]
+        return (first * 30 + (last - first) * rest_s) * 1_000 // 30
+
+    @cache  # noqa: B019 # a course lives for one test
+    def whole_uj(self, k: int) -> int:
+        return sum((self.milliwatts(30 * j) + self.milliwatts(30 * j + 30)) * 15_000 for j in range(k))
+
+    def uj(self, second: int) -> int:
+        k, rest_s = second // 30, second % 30
+        return self.whole_uj(k) + (self.milliwatts(30 * k) + self.milliwatts(second)) * rest_s * 500
+
+
+class Machine:
+    """A board, and an agent on it to which anything happens between two readings."""
+
+    def __init__(self, board: Meter, step_s: int, course: Course, stuck: list[tuple[int, int]], lag_s: int) -> None:
+        self.board, self.cutter, self.windows = board, cutter(step_s), list[tuple[int, Window]]()
+        self.cutter.declare([board], 0)
+        self.course, self.stuck, self.lag_s, self.behind_s = course, stuck, lag_s, 0
+        self.waiting: list[tuple[int, MeterReading]] = []
+
+    def at(self, second: int) -> int:
+        """Agent time."""
+        return (second - self.behind_s) * S
+
+    def keep(self, windows: list[Window]) -> None:
+        self.windows += [(self.behind_s, window) for window in windows]
+
+    def suffer(self, what: str, second: int) -> None:
+        if what == "restart":
+            state = msgspec.msgpack.decode(msgspec.msgpack.encode(self.cutter.state), type=CutterState)
+            self.cutter = Cutter(state, self.cutter.identity)
+            self.keep(self.cutter.resume(self.at(second)))
+        elif what == "clock":
+            self.keep(self.cutter.new_timeline(self.cutter.state.timeline + 1, -90 * S))
+            self.behind_s += 90
+            self.waiting.clear()
+        elif what == "driver":
+            self.board = msgspec.structs.replace(self.board, driver=f"{self.board.driver}1")
+        self.cutter.declare([self.board], self.at(second))
+
+    def read(self, second: int) -> None:
+        value_s = second - second % max(self.board.refresh_ns // S, 1)
+        told_uj = self.course.uj(value_s)
+        for from_s, until_s in self.stuck:
+            told_uj -= self.course.uj(min(value_s, until_s)) - self.course.uj(min(value_s, from_s))
+        reading = MeterReading(
+            meter="gpu0",
+            at_ns=self.at(second),
+            counter_uj=told_uj,
+            power_mw=self.course.milliwatts(second),
+            gauges={"utilisation_pct": 90.0},
+        )
+        self.waiting.append((second, reading))
+        ready = [one for then_s, one in self.waiting if then_s <= second - self.lag_s]
+        self.waiting = self.waiting[len(ready) :]
+        self.cutter.feed(ready[::-1], self.at(second))
+        self.keep(self.cutter.close(self.at(second)))
+
+
+@given(
+    st.sampled_from([S // 10, 30 * S]),
+    st.sampled_from([10, 60, 300]),
+    st.lists(st.integers(200, 600), min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(5, 120), st.integers(5, 150)), max_size=2),
+    st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["restart", "clock", "driver"])), max_size=4),
+    st.sampled_from([0, 8, 25]),
+)
+def test_whatever_happens_the_sums_are_those_of_the_true_power(
+    refresh_ns: int,
+    step_s: int,
+    watts: list[int],
+    spans: list[tuple[int, int]],
+    events: list[tuple[int, str]],
+    lag_s: int,
+) -> None:
+    stuck, second = list[tuple[int, int]](), 600
+    for after, length in spans:
+        stuck.append((second + 10 * after, second + 10 * (after + length)))
+        second = stuck[-1][1]
+    board = msgspec.structs.replace(BOARD, refresh_ns=refresh_ns)
+    machine = Machine(board, step_s, Course(watts), stuck, lag_s)
+    for tick in range(second // 10 + 90):
+        for what in [what for when, what in events if when == tick]:
+            machine.suffer(what, 10 * tick)
+        machine.read(10 * tick + tick % 7)
+    machine.keep(machine.cutter.finish())
+    assert_near(machine)
+
+
+def assert_near(machine: Machine) -> None:
+    """No window, and no sum up to one, is further from the truth than what lies between two values of the sensor."""
+    near_uj, told_uj = 2 * (16 + machine.board.refresh_ns // S) * 600 * 1_000_000, 0
+    for behind_s, window in machine.windows:
+        (one,) = window.meters
+        from_s, until_s = (max(ns // S + behind_s, 0) for ns in (window.start_ns, window.end_ns))
+        true_uj = machine.course.uj(until_s) - machine.course.uj(from_s)
+        told_uj += one.energy_uj + one.late_uj
+        assert told_uj <= machine.course.uj(until_s) + near_uj
+        assert one.energy_uj <= true_uj + near_uj
+        paused = any(from_s < end_s + 120 and until_s > begin_s - 120 for begin_s, end_s in machine.stuck)
+        if one.covered_ns == window.step_ns and (one.meter.grade == "integrated" or not paused):
+            assert one.energy_uj >= true_uj - near_uj
+    # A window that closed before the first reading has no running total.
+    told = [window.meters[0] for _, window in machine.windows if window.meters[0].last_uj]
+    assert all(a.last_uj == b.first_uj for a, b in pairwise(told) if a.meter.driver == b.meter.driver)
