@@ -118,7 +118,7 @@ class Cutter:
         wanted = {one.id: one for one in declared}
         for cut in self.cuts:
             if not cut.until_ns and wanted.get(_declared(cut).id) != _declared(cut):
-                cut.until_ns = edge_ns
+                cut.until_ns = edge_ns or -1  # 0 would say that it stays
                 state.standbys.drop(_declared(cut).id)
         present = {_declared(cut).id for cut in self.cuts if not cut.until_ns}
         for name, one in wanted.items():

@@ -180,6 +180,14 @@ def test_declarations_change_at_the_next_edge() -> None:
     assert second.meters[1].last_uj - second.meters[1].first_uj == 30 * J
 
 
+def test_before_the_first_reading_another_declaration_holds_at_once() -> None:
+    limited = msgspec.structs.replace(BOARD, power_limit_mw=300_000)
+    what = cutter(BOARD)
+    what.declare([limited], 5 * S)
+    what.feed([joules(10, 0, "gpu0"), joules(30, 20, "gpu0")], 30 * S)
+    assert [one.meter for window in what.finish() for one in window.meters] == [limited]
+
+
 def test_a_meter_that_is_declared_otherwise_is_not_paired_across() -> None:
     limited = msgspec.structs.replace(BOARD, power_limit_mw=300_000)
     what = cutter(BOARD)
