@@ -89,9 +89,10 @@ class CounterHealth(msgspec.Struct, array_like=True):
         """One more window of it."""
         if self.condition != one.meter.driver:
             self.condition, self.validated, self.disagrees = one.meter.driver, False, False
-        if one.energy_uj:
+            self.first, self.long = Balance(), Balance()
+        if one.energy_uj or one.late_uj:
             self.stuck_ns = 0
-        elif enough(one.gauge_ns, step_ns) and (one.gaps_ns.get(STUCK, 0) * 2 > step_ns or _stands_still(one)):
+        elif enough(one.gauge_ns, step_ns) and self._is_stuck(one, step_ns):
             self.stuck_ns += step_ns
         if not (enough(one.gauge_ns, step_ns) and enough(one.covered_ns, step_ns) and is_loaded(one)):
             return
@@ -102,6 +103,11 @@ class CounterHealth(msgspec.Struct, array_like=True):
         self.long.add(told, one.meter.resolution_uj, step_ns)
         verdict = self.long.judged(LONG_NS, agree)
         self.disagrees = self.disagrees if verdict is None else not verdict
+
+    def _is_stuck(self, one: MeterWindow, step_ns: int) -> bool:
+        # A slow counter is proven to stand still some minutes late: windows that closed meanwhile have no reason.
+        goes_on = self.stuck_ns > 0 and not one.covered_ns
+        return goes_on or one.gaps_ns.get(STUCK, 0) * 2 > step_ns or _stands_still(one)
 
     @property
     def states(self) -> list[str]:

@@ -65,6 +65,12 @@ def test_another_driver_is_believed_anew() -> None:
     assert states(book, read(newer, 100, 100)) == [("unvalidated",)]
 
 
+def test_nothing_that_another_driver_told_is_in_a_verdict() -> None:
+    book, newer = HealthBook(), msgspec.structs.replace(BOARD, driver="2")
+    states(book, read(BOARD, 400, 300), minutes=9)
+    assert states(book, read(newer, 400, 400)) == [()]
+
+
 def test_what_was_believed_is_believed_after_a_restart() -> None:
     book = HealthBook()
     states(book, read(BOARD, 400, 390), minutes=5)
@@ -154,6 +160,18 @@ def test_time_in_which_a_counter_stands_still_beside_a_gauge_is_counted() -> Non
     assert book.stuck_ns("gpu0") == 3 * STEP
     states(book, read(BOARD, 400, 400, covered_s=1))
     assert book.stuck_ns("gpu0") == book.stuck_ns("unknown") == 0
+
+
+def test_once_it_is_proven_windows_that_closed_before_the_next_proof_count_too() -> None:
+    book, unknown = HealthBook(), read(BOARD, 0, 400, covered_s=0, gaps_ns={"no_reading": STEP})
+    states(book, unknown, minutes=3)
+    assert book.stuck_ns("gpu0") == 0, "it may be slow"
+    states(book, read(BOARD, 0, 400, covered_s=0, gaps_ns={"stuck": STEP}))
+    states(book, unknown, minutes=3)
+    assert book.stuck_ns("gpu0") == 4 * STEP
+    states(book, msgspec.structs.replace(unknown, late_uj=J))
+    states(book, unknown)
+    assert book.stuck_ns("gpu0") == 0, "it moved"
 
 
 def test_a_counter_that_tells_0_j_under_load_stands_still() -> None:
