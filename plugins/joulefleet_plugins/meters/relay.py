@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 
 import msgspec
 
-from joulefleet import ConfigError, Engine, Meter, Reading, Source, SourceUnavailable, typed
+from joulefleet import ConfigError, Engine, Failure, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.config import is_loopback
 from joulefleet.relaying import MAX_BYTES, PATH, Answer, Bearing, WrongAnswer, decode
 from joulefleet.secret import read_token
@@ -25,6 +25,8 @@ TIMEOUT_S = 5.0
 DEADLINE_NS = s_to_ns(12)
 LEAST_PERIOD_NS = s_to_ns(1)
 PORT = 8766
+TOO_LARGE = 2**63
+"""What a window cannot hold."""
 
 
 class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,8 +83,15 @@ class RelaySource:
         # A relay that was started again has no meters until its sources are open: they are missed, not forgotten.
         if answer.meters:
             self.declares, self.period_ns = answer.meters, _period_ns(answer.meters)
-        readings = [msgspec.structs.replace(one, age_ns=one.age_ns + later_ns) for one in answer.readings]
-        return [*readings, *answer.failures]
+        return [*(_judged(one, later_ns) for one in answer.readings), *answer.failures]
+
+
+def _judged(one: MeterReading, later_ns: int) -> MeterReading | Failure:
+    """A reading whose age is so much more, if it can be one."""
+    told = [value for value in (one.counter_uj, one.power_mw) if value is not None]
+    if not all(0 <= value < TOO_LARGE for value in told):
+        return Failure(subject=one.meter, code="not_a_number", detail=f"the relay tells {told}")
+    return msgspec.structs.replace(one, age_ns=one.age_ns + later_ns)
 
 
 def _period_ns(meters: Sequence[Meter]) -> int:

@@ -29,16 +29,15 @@ from joulefleet import (
     typed,
 )
 from joulefleet.secret import read_secret
-from joulefleet.units import ms_to_ns, ns_to_s, s_to_ns, uj_over_mw_to_ns, w_to_mw
+from joulefleet.units import ns_to_s, s_to_ns, uj_over_mw_to_ns, w_to_mw
 from joulefleet_plugins.meters.snmp_link import ANSWER_S, MOST_OIDS, TRIES, Ask, Link, connected
 from joulefleet_plugins.meters.snmp_pdus import PDUS, Fed, NotFed, Pdu, fed
 
 TRIED = "faithful fake"
 PARTS: tuple[Kind, ...] = ("accelerator", "module", "cpu_package", "cpu_core", "dram", "psys", "host")
-REFRESH_NS = ms_to_ns(5_000)
-"""Units measure every second to every five; none of them tells how often."""
+STALE_REFRESHES = 4
 STALE_NS = s_to_ns(60)
-"""A value is stale once the time that its unit put on it has stood still for so long."""
+"""A value is stale once the time that its unit put on it has stood still for so long, or for STALE_REFRESHES."""
 SHORTEST_PASSPHRASE = 8
 """RFC 3414, section 11.2."""
 
@@ -110,19 +109,22 @@ Place = tuple[str, int]
 
 
 class Watch:
-    """Tells whether the time that a unit put on a value still moves."""
+    """Tells how long the time that a unit put on a value has stood still."""
 
-    def __init__(self, now_ns: Callable[[], int]) -> None:
+    def __init__(self, now_ns: Callable[[], int], refresh_ns: int) -> None:
         self._now_ns = now_ns
+        self._stale_ns = max(STALE_NS, STALE_REFRESHES * refresh_ns)
         self._stamp = ""
         self._since_ns = 0
 
-    def check(self, stamp: str) -> None:
-        """Raises NotFed for a value that is stale. A stamp of 0 tells nothing."""
+    def age_ns(self, stamp: str) -> int:
+        """Since when this stamp has been seen. A stamp of 0 tells nothing. Raises NotFed for a value that is stale."""
+        now_ns = self._now_ns()
         if stamp != self._stamp or stamp in ("", "0"):
-            self._stamp, self._since_ns = stamp, self._now_ns()
-        elif self._now_ns() - self._since_ns > STALE_NS:
-            raise NotFed("stale", f"the unit has not measured for {ns_to_s(self._now_ns() - self._since_ns):.0f} s")
+            self._stamp, self._since_ns = stamp, now_ns
+        if now_ns - self._since_ns > self._stale_ns:
+            raise NotFed("stale", f"the unit has not measured for {ns_to_s(now_ns - self._since_ns):.0f} s")
+        return now_ns - self._since_ns
 
 
 class Ids(NamedTuple):
@@ -152,7 +154,7 @@ class SnmpSource:
         self._config = config
         self._pdu = PDUS[config.pdu]
         self._units = units
-        self._watches = {feed: Watch(now_ns) for one in config.meters for feed in one.feeds}
+        self._watches = {feed: Watch(now_ns, self._pdu.refresh_ns) for one in config.meters for feed in one.feeds}
         self._steps: dict[Feed, int] = {}
         """Of the counters of those feeds that were seen to have one."""
         oids: dict[Place, list[str]] = {place: [] for place in units}
@@ -185,10 +187,9 @@ class SnmpSource:
             return answers
         try:
             found = fed(self._pdu, feed.outlet, answers)
-            self._watches[feed].check(found.stamp)
+            return found._replace(age_ns=self._watches[feed].age_ns(found.stamp))
         except NotFed as error:
             return error
-        return found
 
     def _declare(self, feeds: Mapping[Feed, Fed | NotFed]) -> None:
         """What counts energy is known once it has told it; from then on it is missed where it does not."""
@@ -224,9 +225,12 @@ def _readings(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[MeterReadi
     except NotFed as missing:
         return [Failure(subject=name, code=missing.code, detail=missing.detail) for name in ids if name]
     power_mw = sum(found.power_mw for found in told)
+    # A sum is as old as the oldest of its parts.
+    age_ns = max(found.age_ns for found in told)
     part_mw = power_mw * round((one.share or 0) * WHOLE) // WHOLE
-    shared = [MeterReading(meter=ids.share, power_mw=part_mw)] if ids.share else []
-    return [MeterReading(meter=ids.whole, power_mw=power_mw), *shared, _counted(ids.counter, told, power_mw)]
+    shared = [MeterReading(meter=ids.share, power_mw=part_mw, age_ns=age_ns)] if ids.share else []
+    whole = MeterReading(meter=ids.whole, power_mw=power_mw, age_ns=age_ns)
+    return [whole, *shared, _counted(ids.counter, told, whole)]
 
 
 def _all_of(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[Fed]:
@@ -243,12 +247,12 @@ def _all_of(one: Input, feeds: Mapping[Feed, Fed | NotFed]) -> list[Fed]:
     return told
 
 
-def _counted(meter: str, told: list[Fed], power_mw: int) -> MeterReading | Failure:
+def _counted(meter: str, told: list[Fed], whole: MeterReading) -> MeterReading | Failure:
     counters = [found.counter_uj for found in told if found.counter_uj is not None]
     if len(counters) < len(told):
         return Failure(subject=meter, code="no_value", detail="an outlet does not tell its energy")
     epoch = "|".join(found.since for found in told)
-    return MeterReading(meter=meter, counter_uj=sum(counters), power_mw=power_mw, epoch=epoch)
+    return msgspec.structs.replace(whole, meter=meter, counter_uj=sum(counters), epoch=epoch)
 
 
 def _meters(one: Input, config: SnmpConfig, pdu: Pdu, steps: Mapping[Feed, int]) -> list[Meter]:
@@ -263,7 +267,7 @@ def _meters(one: Input, config: SnmpConfig, pdu: Pdu, steps: Mapping[Feed, int])
         sensor_class="platform",
         contains=("server", *PARTS) if is_enclosure else PARTS,
         device=f"pdu:{device}",
-        refresh_ns=REFRESH_NS,
+        refresh_ns=pdu.refresh_ns,
         period_ns=s_to_ns(config.period_s),
         max_power_mw=bound_mw,
         current="ac",
@@ -275,7 +279,7 @@ def _meters(one: Input, config: SnmpConfig, pdu: Pdu, steps: Mapping[Feed, int])
 
 def _counter(whole: Meter, name: str, step_uj: int) -> Meter:
     # The counter has a new value when a step is full, which takes longer the coarser it is.
-    refresh_ns = max(REFRESH_NS, uj_over_mw_to_ns(step_uj, whole.max_power_mw))
+    refresh_ns = max(whole.refresh_ns, uj_over_mw_to_ns(step_uj, whole.max_power_mw))
     return msgspec.structs.replace(whole, id=name, grade="counter", resolution_uj=step_uj, refresh_ns=refresh_ns)
 
 

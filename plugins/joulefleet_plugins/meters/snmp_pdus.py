@@ -8,7 +8,7 @@ here" in all of them.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from joulefleet.units import w_to_mw, wh_to_uj
+from joulefleet.units import s_to_ns, w_to_mw, wh_to_uj
 
 OUTLET_MW = w_to_mw(5_000)
 """More than a single outlet can give: 20 A at 240 V."""
@@ -60,6 +60,8 @@ class Pdu(NamedTuple):
     """OID of when the energy counter was last reset."""
     stamp: str = ""
     """OID of when the power was measured, in any unit: only that it moves is looked at; 0 where it is not told."""
+    refresh_ns: int = s_to_ns(5)
+    """Units measure every second to every five; none of them tells how often."""
     musts: tuple[Must, ...] = ()
 
     def oids(self, index: str) -> list[str]:
@@ -79,6 +81,8 @@ class Fed(NamedTuple):
     """Smallest step of the counter."""
     since: str = ""
     stamp: str = ""
+    age_ns: int = 0
+    """For how long its stamp has stood still."""
 
 
 Answers = Mapping[str, object]
@@ -178,6 +182,8 @@ PDUS: dict[str, Pdu] = {
         power=Column(f"{SENSOR}.4.{{}}", w_to_mw(1), f"{SENSOR}.3.{{}}", f"{SENSOR}.2.{{}}"),
         stamp=f"{SENSOR}.7.{{}}",
         musts=(Must(f"{SENSOR}.1.{{}}", WATTS, "no_power_sensor"), Must(f"{SENSOR}.5.{{}}", OK, "not_measured")),
+        # Sensors of any make, behind any agent: RFC 3433 asks for no rate.
+        refresh_ns=s_to_ns(30),
         max_mw=INLET_MW,
     ),
 }

@@ -114,7 +114,13 @@ def code_of(source: Any) -> str:
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [("fails", "relay_failed"), ("gone", "gone"), ("rubbish", "relay_failed"), ("empty", "relay_failed")],
+    [
+        ("fails", "relay_failed"),
+        ("gone", "gone"),
+        ("rubbish", "relay_failed"),
+        ("empty", "relay_failed"),
+        ("negative", "not_a_number"),
+    ],
 )
 def test_an_answer_that_is_none_is_told_and_nothing_is_lost_by_it(tmp_path: Path, fault: str, code: str) -> None:
     with rig(tmp_path) as made:
@@ -127,7 +133,7 @@ def test_an_answer_that_is_none_is_told_and_nothing_is_lost_by_it(tmp_path: Path
         made.mend()
         made.run(10, 600)
         told = [one.power_mw for one in source.read() if isinstance(one, MeterReading)]
-        assert told == ([600_000] if fault == "gone" else [500_000, 600_000])
+        assert told == ([600_000] if fault in ("gone", "negative") else [500_000, 600_000])
 
 
 def test_a_relay_that_does_not_answer_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,10 +186,12 @@ def test_a_value_whose_time_stands_still_is_stale(tmp_path: Path) -> None:
         pdu.faults["stuck"]()
         pdu.run(30, 500)
         assert codes(source) == {}
+        assert {one.age_ns for one in source.read() if isinstance(one, MeterReading)} == {30 * 10**9}
         pdu.run(31, 500)
         assert codes(source) == {"pdu": "stale", "pdu/energy": "stale"}
         pdu.mend()
         assert codes(source) == {}
+        assert {one.age_ns for one in source.read() if isinstance(one, MeterReading)} == {0}
 
 
 @pytest.mark.parametrize(
