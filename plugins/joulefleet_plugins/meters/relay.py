@@ -115,10 +115,9 @@ class Line:
         try:
             status, body = self._get(f"{self._path}?{query}")
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-            raise SourceUnavailable(
-                "relay_unreachable", f"{self._place[0]}: {reason}", "is the relay running?"
-            ) from error
+            host, port = self._place
+            detail = f"{host}:{port}: {_why(error)}"
+            raise SourceUnavailable("relay_unreachable", detail, _mend(error)) from error
         if status in (401, 403):
             mend = f"joulefleet collector token {self._server} --keys FILE, with the keys that the relay has"
             raise SourceUnavailable("permission", f"the relay refuses: {_reason(body)}", mend)
@@ -145,6 +144,23 @@ class Line:
         if len(body) > MAX_BYTES:
             raise OSError(f"more than {MAX_BYTES} bytes")
         return response.status, body
+
+
+def _why(error: Exception) -> str:
+    """The reason alone: neither the system's number nor a line of somebody's source."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _mend(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "name the file of the relay's certificate as `ca`, and the relay in `url` as its certificate does"
+    if isinstance(error, ssl.SSLError | http.client.HTTPException):
+        return "begin `url` with https:// where the relay has a certificate, with http:// where it has none"
+    return "start `joulefleet agent relay` there, or correct `url`"
 
 
 def _reason(body: bytes) -> str:

@@ -38,6 +38,12 @@ PARTS: tuple[Kind, ...] = ("accelerator", "module", "cpu_package", "cpu_core", "
 STALE_REFRESHES = 4
 STALE_NS = s_to_ns(60)
 """A value is stale once the time that its unit put on it has stood still for so long, or for STALE_REFRESHES."""
+"""A value is stale once the time that its unit put on it has stood still for so long."""
+MENDS = {
+    "timeout": "let this host reach UDP port {feed.port} of {feed.host}, and check community or user",
+    "permission": "check user, auth and priv, and their files, against the unit's own page",
+    "snmp_failed": "correct the feed's host and port, and ask {feed.host} by snmpget",
+}
 SHORTEST_PASSPHRASE = 8
 """RFC 3414, section 11.2."""
 
@@ -167,7 +173,7 @@ class SnmpSource:
         if all(isinstance(found, NotFed) for found in first.values()):
             feed, found = next(iter(first.items()))
             assert isinstance(found, NotFed)
-            mend = "let this host reach UDP port 161 of the unit, and check outlet, community or user"
+            mend = MENDS.get(found.code, "").format(feed=feed)
             raise SourceUnavailable(found.code, f"{feed.host}: {found.detail}", mend)
 
     def read(self) -> list[Reading]:

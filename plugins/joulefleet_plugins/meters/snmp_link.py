@@ -44,7 +44,8 @@ class Link:
         except self._errors.SnmpAuthError:
             return NotFed("permission", "SNMP: user or passphrase is wrong, or not allowed")
         except (self._errors.SnmpError, OSError, RuntimeError, ValueError) as error:
-            return NotFed("snmp_failed", f"SNMP: {error!s}" if str(error) else f"SNMP: {type(error).__name__}")
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            return NotFed("snmp_failed", f"SNMP: {reason}")
 
     def _ask_once(self, oids: list[str]) -> dict[str, object]:
         try:

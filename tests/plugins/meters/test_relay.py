@@ -153,7 +153,15 @@ def test_no_relay_there(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable) as absent:
         relay.open({"url": url})
     assert absent.value.code == "relay_unreachable"
-    assert absent.value.mend
+    assert absent.value.detail == f"{url.removeprefix('http://')}: Connection refused"
+    assert absent.value.mend == "start `joulefleet agent relay` there, or correct `url`"
+
+
+def test_https_asked_of_a_relay_without_a_certificate_says_so(tmp_path: Path) -> None:
+    with rig(tmp_path) as made, pytest.raises(SourceUnavailable) as absent:
+        relay.open({"url": made.url.replace("http:", "https:")})
+    assert absent.value.detail.endswith("wrong version number")
+    assert "with http:// where it has none" in absent.value.mend
 
 
 def test_https_with_a_token_and_an_authority_of_its_own(tmp_path: Path) -> None:

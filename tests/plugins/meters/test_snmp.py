@@ -224,7 +224,7 @@ def test_a_unit_that_does_not_answer_is_no_source_and_says_the_mend(a: SnmpAgent
     with pytest.raises(SourceUnavailable) as absent:
         open_(wrong, {"feeds": [outlet(a, 7, 412)]})
     assert absent.value.code == "timeout"
-    assert "community" in absent.value.mend
+    assert f"UDP port {a.port} of 127.0.0.1" in absent.value.mend and "community" in absent.value.mend
     assert "wrong-community" not in str(absent.value)
 
 
@@ -232,7 +232,8 @@ def test_a_name_that_no_one_knows_is_told(community: Path) -> None:
     with pytest.raises(SourceUnavailable) as absent:
         open_(community, {"feeds": [{"host": "pdu.invalid", "outlet": "7"}]})
     assert absent.value.code == "snmp_failed"
-    assert "pdu.invalid" in str(absent.value)
+    assert "pdu.invalid" in str(absent.value) and "Errno" not in str(absent.value)
+    assert "host and port" in absent.value.mend
 
 
 @pytest.mark.parametrize(
