@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -640,3 +641,36 @@ def test_whatever_happens_every_joule_is_told_once(
     assert_no_key_twice(windows)
     assert told_j(windows) == 100 * (t - 1)
     assert all(0 <= one.covered_ns <= window.step_ns for window in windows for one in window.meters)
+
+
+# A spool of the version before
+
+
+OLD_SPOOL = Path(__file__).parents[1] / "fixtures" / "spool" / "without_health.db.zst"
+"""Written by the version that knew no states of sensors and no activity: three windows, and readings up to 198 s."""
+
+
+def test_a_spool_of_the_version_before_goes_on_and_loses_no_joule(path: Path) -> None:
+    path.write_bytes(zstandard.ZstdDecompressor().decompress(OLD_SPOOL.read_bytes()))
+    with Spool(path) as spool:
+        what = Pipeline(spool, Identity(server="a"), 60 * S)
+        declared = what.declared_by("s")
+        assert [one.id for one in declared] == ["gpu0", "package-0", "wall", "vllm@8000"]
+        what.start(["s"], ns(200))
+        what.declare("s", declared, ns(200))
+
+        def say(t: int) -> list[Reading]:
+            gauge = MeterReading(meter="wall", at_ns=ns(t), power_mw=700_000)
+            work = WorkReading(engine="vllm@8000", at_ns=ns(t), epoch="1", counts={WorkKey("m"): Counts(requests_ok=t)})
+            wrapped_j = 262_000 + 100 * t - 262_143.328850
+            return [joules(t, 400 * t, "gpu0", "b"), joules(t, wrapped_j, "package-0", "b"), gauge, work]
+
+        live(what, range(200, 901, 2), say)
+        what.finish(ns(900))
+        windows = held(spool)
+    assert {window.timeline for window in windows} == {7}
+    assert [told_j(windows, name) for name in ("gpu0", "package-0", "wall")] == [360_000, 90_000, 630_000]
+    for name in range(3):
+        told = [window.meters[name] for window in windows]
+        assert all(a.last_uj == b.first_uj for a, b in itertools.pairwise(told))
+        assert all(one.covered_ns == 60 * S for one in told)
