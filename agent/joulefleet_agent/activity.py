@@ -8,6 +8,8 @@ from joulefleet_agent.spread import Stretch, windows_in
 
 Activity = dict[str, int]
 """Nanoseconds by engine."""
+MOST_TIMES = 1_000
+"""Nothing keeps a board busy for so many times as long as has passed: its processes may be many, and not so many."""
 
 
 class ActivityTrack(msgspec.Struct):
@@ -22,10 +24,14 @@ class ActivityTrack(msgspec.Struct):
         """One more reading that tells; what it adds to which window.
 
         What falls into windows that are closed goes to the first open one: shares of a board have no late form, and
-        none is lost. Before the first reading nothing is known, and nothing is told of it.
+        none is lost. Before the first reading nothing is known, and nothing is told of it; nor of a reading in which
+        any time is none that can have passed.
         """
         stretch, self.told_ns = Stretch(self.told_ns, at_ns), at_ns
         if stretch.start_ns < since_ns or stretch.start_ns < 0:
+            return
+        most_ns = MOST_TIMES * (at_ns - stretch.start_ns)
+        if not all(0 <= active_ns <= most_ns for active_ns in activity_ns.values()):
             return
         if stretch.start_ns < closed_ns:
             yield closed_ns, _parts(stretch, activity_ns, stretch.start_ns, min(closed_ns, at_ns))

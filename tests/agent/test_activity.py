@@ -1,5 +1,6 @@
 """What engines did on a board, cut into windows: nothing is lost and nothing is invented."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ def test_it_follows_the_clock() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 200), st.integers(0, 10**6), st.integers(0, 10**6)), min_size=2),
+    st.lists(st.tuples(st.integers(1, 200), st.integers(0, 1_000), st.integers(0, 1_000)), min_size=2),
     st.integers(0, 20),
 )
 def test_all_that_was_told_is_in_a_window_to_the_nanosecond(steps: list[tuple[int, int, int]], closed: int) -> None:
@@ -48,3 +49,10 @@ def test_all_that_was_told_is_in_a_window_to_the_nanosecond(steps: list[tuple[in
             sums[window] = added(sums.get(window), more)
     told = [sum(one["ab".index(name) + 1] for one in steps[1:]) for name in "ab"]
     assert [sum(each[name] for each in sums.values()) for name in "ab"] == told
+
+
+@pytest.mark.parametrize("wrong_ns", [-1, 2**70, 40_001])
+def test_time_that_cannot_have_passed_is_not_told_nor_what_stands_beside_it(wrong_ns: int) -> None:
+    track = ActivityTrack(told_ns=0)
+    assert fed(track, {"a": wrong_ns, "b": 5}, 40) == {}
+    assert fed(track, {"a": 7, "b": 5}, 50) == {0: {"a": 7, "b": 5}}
