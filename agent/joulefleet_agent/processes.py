@@ -89,8 +89,9 @@ class Processes:
         return owners
 
     def _still_known(self, pid: str, wanted: set[str]) -> Known | None:
-        known = self._known.get(pid)
-        if known is None or known.started != self._started(pid):
+        known, started = self._known.get(pid), self._started(pid)
+        # One that has ended still did what is told of it.
+        if known is None or (started and started != known.started):
             return None
         known.times += 1
         if known.engine in wanted or (known.engine == NOBODY and known.times % LOOKS_AGAIN):

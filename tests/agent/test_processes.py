@@ -127,6 +127,17 @@ def test_a_number_that_another_process_has_now_is_looked_at_anew(kernel: Kernel)
     assert named(processes, {"100": 1}) == {"": 1}
 
 
+def test_the_last_of_what_a_process_did_is_told_after_its_end(kernel: Kernel) -> None:
+    kernel.listen(8000, 11)
+    kernel.process(100, inodes=(11,))
+    processes = Processes(kernel.root)
+    assert named(processes, {"100": 1}) == {"a": 1}
+    (kernel.root / "100").rename(kernel.root / "ended")
+    assert named(processes, {"100": 1}) == {"a": 1}
+    assert named(processes, {}) == {}
+    assert named(processes, {"100": 1}) == {"": 1}, "it is forgotten once nothing is told of it"
+
+
 def test_a_single_engine_has_all_and_needs_no_look(kernel: Kernel) -> None:
     assert named(Processes(kernel.root / "nothing"), {"100": 1}, A) is None
 
