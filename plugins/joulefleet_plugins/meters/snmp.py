@@ -38,7 +38,6 @@ PARTS: tuple[Kind, ...] = ("accelerator", "module", "cpu_package", "cpu_core", "
 STALE_REFRESHES = 4
 STALE_NS = s_to_ns(60)
 """A value is stale once the time that its unit put on it has stood still for so long, or for STALE_REFRESHES."""
-"""A value is stale once the time that its unit put on it has stood still for so long."""
 MENDS = {
     "timeout": "let this host reach UDP port {feed.port} of {feed.host}, and check community or user",
     "permission": "check user, auth and priv, and their files, against the unit's own page",
