@@ -2,8 +2,8 @@
 
 The value is the 5th percentile of one-minute mean powers over the minutes in which every resident engine had neither
 running nor queued requests, and stands once 30 such minutes were seen; for a meter on which no engine runs at all,
-minutes are kept apart, and those in which it was busy are left out. It is forgotten when the driver or the power limit
-changes. The first minute after a start is never learnt from: counters settle then.
+minutes are kept apart, and those in which it was busy are left out. It is forgotten when the driver, the power limit or
+the calibration changes. The first minute after a start is never learnt from: counters settle then.
 """
 
 import msgspec
@@ -21,7 +21,7 @@ KINDS = ("accelerator", "module", "cpu_package", "dram", "host", "server")
 
 
 class IdleMeter(msgspec.Struct):
-    """Minutes of one meter in one condition (driver, power limit, with or without an engine)."""
+    """Minutes of one meter in one condition (driver, power limit, calibration, with or without an engine)."""
 
     condition: str
     minutes_mw: list[int] = []
@@ -49,7 +49,9 @@ class IdleMeter(msgspec.Struct):
         self.energy_uj += meter.energy_uj
         self.covered_ns += meter.covered_ns
         self.spoilt = self.spoilt or not at_rest
-        if start_ns + step_ns == minute_ns + length_ns and not self.spoilt and self.covered_ns * 100 >= length_ns * 95:
+        # 0 J is what a counter that stands still tells, and no power of rest.
+        known = self.energy_uj > 0 and self.covered_ns * 100 >= length_ns * 95
+        if start_ns + step_ns == minute_ns + length_ns and not self.spoilt and known:
             self.minutes_mw.append(uj_over_ns_to_mw(self.energy_uj, self.covered_ns))
             del self.minutes_mw[:-MINUTES_KEPT]
 
@@ -84,6 +86,8 @@ class IdleBook(msgspec.Struct):
 
     def _of(self, meter: Meter, used: bool) -> IdleMeter:
         condition = f"{meter.driver}|{meter.power_limit_mw}|{'engine' if used else 'no process'}"
+        if meter.calibration:
+            condition += f"|{meter.calibration}"
         key = f"{meter.id}|{'engine' if used else ''}"
         known = self.meters.get(key)
         if known is None or known.condition != condition:

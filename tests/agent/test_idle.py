@@ -156,8 +156,8 @@ def test_a_board_that_something_else_keeps_busy_is_not_idle() -> None:
     assert not server.window(75, None).idle_learnt
 
 
-@pytest.mark.parametrize("change", [{"power_limit_mw": 300_000}, {"driver": "590"}])
-def test_another_power_limit_or_driver_forgets_it(change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("change", [{"power_limit_mw": 300_000}, {"driver": "590"}, {"calibration": "v1"}])
+def test_another_power_limit_driver_or_gain_forgets_it(change: dict[str, Any]) -> None:
     server = Server()
     server.idle_minutes(31)
     assert server.window(75, at_rest(60)).idle_learnt
@@ -165,6 +165,12 @@ def test_another_power_limit_or_driver_forgets_it(change: dict[str, Any]) -> Non
     assert not server.window(65, at_rest(60), changed).idle_learnt
     server.idle_minutes(30, watts=65, meter=changed)
     assert server.window(65, at_rest(60), changed).idle_mw == 65_000
+
+
+def test_a_counter_that_stands_still_teaches_no_rest_of_0_w() -> None:
+    server = Server()
+    server.idle_minutes(40, watts=0)
+    assert not server.window(75, at_rest(60)).idle_learnt
 
 
 def test_an_engine_elsewhere_does_not_make_a_board_busy() -> None:
