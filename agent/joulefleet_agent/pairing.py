@@ -12,6 +12,7 @@ from joulefleet.reading import Reading, WorkReading
 from joulefleet.units import NS_PER_S, mw_to_w, ns_to_s, uj_over_ns_to_mw
 from joulefleet.window import MeterWindow, Window
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
+from joulefleet_agent.health import STUCK
 from joulefleet_agent.listen import Heard
 from joulefleet_agent.sampler import Opened, Said, stamped
 
@@ -186,7 +187,8 @@ def _gain(blocks: Sequence[Block]) -> float:
 
 
 def _is_whole(one: MeterWindow, block_ns: int) -> bool:
-    return one.covered_ns == block_ns and not one.interpolated_ns and not one.late_uj
+    # A counter that stands still gives way to its gauge, which is not what the gain would be for.
+    return one.covered_ns == block_ns and not one.interpolated_ns and not one.late_uj and STUCK not in one.states
 
 
 def _subject(one: Reading) -> str:

@@ -92,6 +92,16 @@ def test_a_block_that_one_of_them_did_not_tell_whole_is_left_out() -> None:
     assert torn == whole[:2] + whole[4:]
 
 
+def test_a_counter_that_gives_way_to_its_gauge_makes_no_blocks() -> None:
+    said = [Heard(0, T0, Opened("s", (changed(BOARD, refresh_ns=S), RISER)))]
+    for second in range(1_500):
+        stands = MeterReading(meter="gpu", counter_uj=300 * min(second, 100) * J, power_mw=270_000)
+        riser = MeterReading(meter="riser", power_mw=300_000)
+        said.append(Heard(second * S, T0 + second * S, Said("s", second * S, (stands, riser))))
+    pairing = Pairing("gpu", "riser", 10 * S)
+    assert [one for each in said for one in pairing.take(each)] == [Block(3_000 * J, 3_000 * J)] * 10
+
+
 def test_the_gain_and_what_it_may_be_off_by() -> None:
     found = judged(blocks(heard(301)), 10 * S, BMC, PDU)
     assert found.gain_ppm == pytest.approx(1_040_000, abs=10)
