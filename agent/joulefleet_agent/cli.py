@@ -89,7 +89,8 @@ def once(path: Path, json_: bool) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--config", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its sources.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="How long; until Ctrl-C if not given.")
-def record(file: Path, path: Path | None, seconds: float | None) -> None:
+@click.option("--json", "json_", is_flag=True, help="Print as JSON what was kept.")
+def record(file: Path, path: Path | None, seconds: float | None, json_: bool) -> None:
     """Keep the raw readings of every source in FILE, for `joulefleet replay readings`; nothing is stored or sent."""
     from joulefleet_agent.record import began, keep, progress, said_by  # noqa: PLC0415 - the daemon does without it
 
@@ -98,7 +99,8 @@ def record(file: Path, path: Path | None, seconds: float | None) -> None:
         config = load_config(path) if path else AgentConfig()
         where = str(path or "record")
         heard = said_by(config, where, stop, seconds)
-        click.echo(f"{file}: {keep(heard, began(config, where), file, progress())}")
+        kept = keep(heard, began(config, where), file, progress())
+        click.echo(msgspec.json.encode(kept).decode() if json_ else f"{file}: {kept}")
     except FileExistsError as error:
         raise Mendable(f"{file} exists already; name another file") from error
     except (ConfigError, OSError) as error:

@@ -71,7 +71,10 @@ def began(config: AgentConfig, where: str) -> Began:
 def keep(heard: Iterable[Heard], begun: Began, path: Path, told: Told) -> Recorded:
     """Write all that is heard to a file, which must not exist yet. Raises OSError."""
     with RecordingWriter(path, begun) as writer:
-        return _keep(heard, writer, told)
+        kept = _keep(heard, writer, told)
+    # What was still to be compressed is in the file only now.
+    kept.size_bytes = path.stat().st_size
+    return kept
 
 
 def _keep(heard: Iterable[Heard], writer: RecordingWriter, told: Told) -> Recorded:

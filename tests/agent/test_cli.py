@@ -166,6 +166,13 @@ def test_once_says_in_words_what_gives_no_value(start: Start, tmp_path: Path) ->
     ], err
 
 
+def test_what_was_recorded_is_told_as_json_when_asked(start: Start, tmp_path: Path) -> None:
+    process = start("record", tmp_path / "r", "--config", config(tmp_path), "--seconds", "0.5", "--json")
+    out, err = process.communicate(timeout=WAIT_S)
+    told = msgspec.json.decode(out)
+    assert told["readings"] > 0 and told["size_bytes"] == (tmp_path / "r").stat().st_size, err
+
+
 def test_once_names_the_file_in_which_a_key_is_wrong(start: Start, tmp_path: Path) -> None:
     path = config(tmp_path, sources='[{use = "simulated", bords = 1}]')
     assert f"Error: {path}: source simulated: bords: " in refused(start("once", "--config", path))
