@@ -29,6 +29,8 @@ TOLERANCE = (12, 10)
 GAP_PERIODS = 5
 STUCK_REFRESHES = 10
 STUCK_RESOLUTIONS = 10
+MOST_LEAP_UJ = 2**56
+"""More (20 MWh) is believed of no counter between two readings, where no rated power tells less."""
 UNMOVED = ("epoch", "stuck")
 """Gaps after which the counter goes on from a value that may have been old when it was read."""
 
@@ -154,7 +156,8 @@ class CounterTrack(msgspec.Struct):
                 delta_uj += rules.modulus_uj
                 if not 0 <= delta_uj <= rules.most_uj(length_ns):
                     return self._begin_anew(rules, at_ns, raw_uj, "reset")
-        if rules.max_power_mw and delta_uj - rules.resolution_uj > rules.most_uj(length_ns + rules.refresh_ns):
+        most_uj = rules.most_uj(length_ns + rules.refresh_ns) if rules.max_power_mw else MOST_LEAP_UJ
+        if delta_uj - rules.resolution_uj > most_uj:
             return self._skip(at_ns, raw_uj, "implausible", rejected_uj=delta_uj)
         pair = Pair(
             self.anchor_ns, at_ns, self.total_uj, self.total_uj + delta_uj, interpolated=length_ns > rules.max_gap_ns
@@ -202,13 +205,15 @@ class GaugeTrack(msgspec.Struct):
     """The integral so far, in whole microjoules."""
     rest: int = 0
     """Twice what is left of it, in milliwatt-nanoseconds: doubled, so that a trapezoid stays whole."""
+    refused_ns: int = -1
+    """Time of the last reading that was refused; -1 before the first."""
 
     def feed(self, rules: Rules, at_ns: int, power_mw: int) -> Pair | Gap | None:
         """One more reading; what is known since the last one, or None if nothing is."""
         if self.last_ns >= 0 and at_ns <= self.last_ns:
             return None
         if not rules.believes(power_mw):
-            return self._refuse(at_ns, power_mw)
+            return self._refuse(rules, at_ns, power_mw)
         start_ns, start_mw = self.last_ns, self.power_mw
         self.last_ns, self.power_mw = at_ns, power_mw
         if start_ns < 0:
@@ -226,9 +231,14 @@ class GaugeTrack(msgspec.Struct):
         """Move all times: the clock was set back and a new timeline begins."""
         if self.last_ns >= 0:
             self.last_ns += by_ns
+        if self.refused_ns >= 0:
+            self.refused_ns += by_ns
 
-    def _refuse(self, at_ns: int, power_mw: int) -> Gap | None:
+    def _refuse(self, rules: Rules, at_ns: int, power_mw: int) -> Gap | None:
         """A reading that cannot be: it is passed over, and the next good one pairs with the last good one."""
-        if self.last_ns < 0:
+        if self.last_ns < 0 or at_ns <= self.refused_ns:
             return None
-        return Gap(at_ns, at_ns, "implausible", rejected_uj=mw_ns_to_uj(max(power_mw, 0) * (at_ns - self.last_ns)))
+        # Of several in a row each stands for its own time, and none for more than would have been integrated.
+        length_ns = min(at_ns - max(self.last_ns, self.refused_ns), rules.max_gap_ns)
+        self.refused_ns = at_ns
+        return Gap(at_ns, at_ns, "implausible", rejected_uj=mw_ns_to_uj(max(power_mw, 0) * length_ns))

@@ -110,6 +110,22 @@ def test_an_impossible_gauge_reading_is_passed_over() -> None:
     assert track.feed(what, 2 * S, 300_000) == Pair(0, 2 * S, 0, 600 * J)
 
 
+def test_of_several_impossible_readings_each_stands_for_its_own_time() -> None:
+    track, what = GaugeTrack(), rules(max_power_mw=400_000)
+    told = [track.feed(what, at_s * S, power_mw) for at_s, power_mw in ((10, 300_000), (11, 10**9), (12, 10**9))]
+    track.shift(-S)
+    late = [track.feed(what, at_s * S, 10**9) for at_s in (11, 12, 86_400)]
+    refused_j = [one.rejected_uj // J if isinstance(one, Gap) else None for one in (*told, *late)]
+    assert refused_j == [None, 10**6, 10**6, None, 10**6, 5 * 10**6]
+
+
+def test_without_a_rated_power_a_leap_beyond_all_counters_is_refused() -> None:
+    track, told = follow(rules(), [(0, 0), (5, 10**9), (10, 10**11)])
+    assert told[0] == Pair(0, 5 * S, 0, 10**9 * J)
+    assert isinstance(told[1], Gap) and (told[1].code, told[1].rejected_uj) == ("implausible", 99 * 10**9 * J)
+    assert track.total_uj == 10**9 * J
+
+
 def test_an_hour_between_two_readings_is_marked() -> None:
     _, told = follow(rules(), [(0, 0), (3_600, 1_000)])
     assert told == [Pair(0, 3_600 * S, 0, 1_000 * J, interpolated=True)]
