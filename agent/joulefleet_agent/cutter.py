@@ -28,8 +28,10 @@ MOST_GRACE_NS = 180 * NS_PER_S
 AHEAD_NS = 15 * NS_PER_S
 """How far a source's own clock may be ahead of the agent's."""
 
-MOST_VALUE = 2**62
-"""Microjoules (146 years at a kilowatt) or milliwatts beyond this are no value: windows hold integers of 64 bits."""
+MOST_UJ = 2**62
+"""Beyond this (146 years at a kilowatt) a counter is none: windows hold integers of 64 bits."""
+MOST_MW = 10**12
+"""A gigawatt; what is beyond it is no power of a server."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,7 @@ class Cutter:
             windows.append(self._close_next())
         if 0 <= state.closed_ns < horizon_ns:
             state.closed_ns = horizon_ns
+            state.standbys.forget(horizon_ns)
         self.begin(now_ns)
         return windows
 
@@ -144,7 +147,10 @@ class Cutter:
                 self._fail(one.subject, one.code, now_ns)
             elif one.at_ns > latest_ns:
                 self._fail(_subject(one), "clock", now_ns)
-            elif isinstance(one, MeterReading) and not _is_possible(one):
+            elif isinstance(one, MeterReading) and not (
+                # A counter below 0 would be a reset, and all that it told would be told again.
+                0 <= (one.counter_uj or 0) <= MOST_UJ and -MOST_MW <= (one.power_mw or 0) <= MOST_MW
+            ):
                 self._fail(one.meter, "implausible", now_ns)
             else:
                 told.append(one)
@@ -206,9 +212,8 @@ class Cutter:
         match cut, reading:
             case MeterCut(), MeterReading():
                 cut.feed(reading, step_ns, closed_ns)
-                standby = self.state.standbys.cuts.get(reading.meter)
-                if standby is not None:
-                    standby.feed(reading, step_ns, closed_ns)
+                if (standbys := self.state.standbys.cuts) and reading.meter in standbys:
+                    standbys[reading.meter].feed(reading, step_ns, closed_ns)
             case EngineCut(), WorkReading():
                 cut.feed(reading, step_ns, closed_ns)
 
@@ -281,11 +286,6 @@ class Cutter:
 
     def _index(self) -> None:
         self._by_id = {_declared(cut).id: cut for cut in self.cuts if not cut.until_ns}
-
-
-def _is_possible(reading: MeterReading) -> bool:
-    """Whether a device could have told it; a counter below 0 would be a reset, and all that it told be told again."""
-    return 0 <= (reading.counter_uj or 0) <= MOST_VALUE and abs(reading.power_mw or 0) <= MOST_VALUE
 
 
 def _subject(reading: MeterReading | WorkReading) -> str:

@@ -13,6 +13,9 @@ from joulefleet.window import MeterWindow, coarse
 from joulefleet_agent.activity import Activity, ActivityTrack, added
 from joulefleet_agent.spread import windows_in
 
+MOST_UJ = 2**62
+"""Windows hold integers of 64 bits; what a counter tells that leaps to and fro may add up to more."""
+
 
 class Cell(msgspec.Struct, array_like=True):
     """Energy and covered time of one step of the trace."""
@@ -225,8 +228,8 @@ class MeterCut(msgspec.Struct, dict=True):
             gaps_ns[gap.code] = gaps_ns.get(gap.code, 0) + to_ns - from_ns
         if (gap.rejected_uj or gap.lower_bound_uj) and gap.end_ns >= self.since_ns:
             part = self._part(_window_of(gap.end_ns, step_ns, closed_ns))
-            part.rejected_uj += gap.rejected_uj
-            part.lower_bound_uj += gap.lower_bound_uj
+            part.rejected_uj = min(part.rejected_uj + gap.rejected_uj, MOST_UJ)
+            part.lower_bound_uj = min(part.lower_bound_uj + gap.lower_bound_uj, MOST_UJ)
 
     def _check_against(self, gauged: Pair | Gap | None, step_ns: int, closed_ns: int) -> None:
         """Keep the gauge's integral beside the counter."""

@@ -35,6 +35,11 @@ class Standbys(msgspec.Struct):
         self.cuts.pop(meter, None)
         self.counters.pop(meter, None)
 
+    def forget(self, before_ns: int) -> None:
+        """No window before this instant will be closed any more."""
+        for cut in self.cuts.values():
+            cut.parts = {window_ns: part for window_ns, part in cut.parts.items() if window_ns >= before_ns}
+
     def shift(self, by_ns: int) -> None:
         """A new timeline begins, whose clock differs by so much; what was read before is told nowhere."""
         for cut in self.cuts.values():

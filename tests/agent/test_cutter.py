@@ -238,6 +238,18 @@ def test_a_value_that_no_meter_can_have_is_a_failure_and_stays_out_of_the_window
     assert windows[0].meters[0].rejected_uj == 0
 
 
+def test_a_counter_that_leaps_to_and_fro_makes_a_window_that_can_be_sent() -> None:
+    restarting = msgspec.structs.replace(BOARD, restarts_at_zero=True)
+    what = cutter(restarting)
+    what.feed([joules(t, (2**62 - t) // J * (t % 2), "gpu0") for t in range(20)], 20 * S)
+    gauge = [MeterReading(meter="gpu0", at_ns=t * S, power_mw=10**13) for t in range(20, 25)]
+    what.feed(gauge, 25 * S)
+    (window,) = what.finish()
+    assert decode(window.encode()) == window
+    (one,) = window.meters
+    assert (one.energy_uj, one.rejected_uj) == (0, 2**62)
+
+
 def test_a_clock_set_back_opens_a_new_timeline_and_loses_nothing() -> None:
     what = cutter(WALL)
     what.feed([joules(7_200 + t, t) for t in range(0, 50, 10)], 7_240 * S)

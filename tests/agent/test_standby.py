@@ -140,6 +140,17 @@ def test_a_clock_that_was_set_back_changes_nothing() -> None:
     assert all(one.energy_uj == one.covered_ns // S * W * 1_000_000 for one in of_board(later))
 
 
+def test_after_a_long_stop_nothing_is_held_of_windows_that_are_never_closed() -> None:
+    what = cutter()
+    run(what, range(0, 1_800, 10), [(600, 9_000)])
+    for second in range(1_800, 1_900, 10):
+        counted = msgspec.structs.replace(at(second, []), power_mw=None, gauges={})
+        what.feed([counted], second * S)
+    assert what.state.standbys.cuts["gpu0"].parts
+    what.resume(90_000 * S)
+    assert not what.state.standbys.cuts["gpu0"].parts
+
+
 def test_a_counter_of_0_j_that_does_not_say_how_often_it_moves_is_given_up_too() -> None:
     what, windows = cutter(), []
     what.declare([msgspec.structs.replace(BOARD, refresh_ns=0)], 0)
