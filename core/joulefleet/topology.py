@@ -101,8 +101,10 @@ def comparisons(meters: Iterable[Meter], step_ns: int) -> Comparisons:
     """What has to agree; only what is measured by a counter or a gauge is compared."""
     tree = Tree(meters, step_ns)
     usable = [meter for meter in tree.fine if meter.grade in ("counter", "integrated")]
-    best = {tree.thing[meter.id]: meter for meter in reversed(usable)}
-    twins = ((best[thing].id, one.id) for one in usable if best[thing := tree.thing[one.id]] is not one)
+    best = tree.best(usable)
+    others = ((best[tree.thing[one.id]], one) for one in usable)
+    # What names the better one as its whole may be a part of the same thing, and tell less.
+    twins = ((first.id, one.id) for first, one in others if first.id not in {one.id} | ancestors(one, tree.by_id))
     parts = {thing: meter for thing, meter in best.items() if thing[0] in PART_KINDS}
     wholes = []
     for one in usable:
@@ -195,14 +197,14 @@ class Tree:
     def choose(self, kinds: Sequence[Kind], *, residual: bool = True, single: bool = False) -> list[Meter]:
         """Meters of these kinds, best first, that do not overlap; `single` keeps wholes that add up."""
         able = [meter for meter in self.fine if meter.kind in kinds and (residual or meter.grade != "residual")]
-        best = self._best(able)
+        best = self.best(able)
         roots = [thing for thing in best if not self.above[thing] & best.keys()]
         found = (
             [best[root] for root in roots] if single else [one for root in roots for one in self._finest(root, best)]
         )
         return sorted(found, key=rank)
 
-    def _best(self, able: Sequence[Meter]) -> dict[Thing, Meter]:
+    def best(self, able: Sequence[Meter]) -> dict[Thing, Meter]:
         """The best meter of each thing; one that is a part of another of the same thing is not."""
         of_thing: dict[Thing, list[Meter]] = {}
         for meter in able:

@@ -175,6 +175,12 @@ def test_two_sources_and_parts_with_their_whole_are_compared() -> None:
     assert found == Comparisons((("gpu", "exporter"),), (("package-0", ("core-0",)), ("bmc", ("gpu", "package-0"))))
 
 
+def test_a_part_that_bears_the_device_of_its_whole_is_no_second_source_of_it() -> None:
+    dies = [meter(name, device="GPU-1", inside="gpu") for name in ("a-die", "b-die")]
+    board, other = meter("gpu", device="GPU-1"), meter("exporter", device="GPU-1", grade="integrated")
+    assert comparisons([*dies, board, other], STEP_NS).twins == (("gpu", "exporter"),)
+
+
 # Whatever is declared
 
 KINDS: tuple[Kind, ...] = (*EVERYTHING, "server", "enclosure")
