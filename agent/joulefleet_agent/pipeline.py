@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from joulefleet.describe import Engine, Meter
-from joulefleet.reading import Reading
+from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
 from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet.window import Losses, Window
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
@@ -69,6 +69,8 @@ class Pipeline:
         """The timeline of which the spool has what was learnt."""
         kept = self._restore(step_ns, timeline)
         self._declared = kept.declared
+        self._owners: dict[str, str] = {}
+        """The source whose word counts, by id of meter or engine."""
         self.cutter = Cutter(kept.cutter, identity)
         if kept.cutter.step_ns != step_ns:
             self._change_step(step_ns)
@@ -109,9 +111,10 @@ class Pipeline:
         """The engines that all sources declare."""
         return [engine for declared in self._declared.values() for engine in declared.engines]
 
-    def feed(self, readings: Sequence[Reading], now_ns: int) -> None:
-        """Readings of any sources."""
-        self.cutter.feed(readings, now_ns)
+    def feed(self, readings: Sequence[Reading], now_ns: int, source: str = "") -> None:
+        """Readings of any sources; of this one alone, where it is named, without those of what another one has."""
+        own = [one for one in readings if self._owners.get(_subject(one), source) == source] if source else readings
+        self.cutter.feed(own, now_ns)
 
     def tick(self, now_ns: int, wall_ns: int) -> int:
         """Close what is settled; commit when windows were closed, or from time to time. Returns windows committed."""
@@ -135,9 +138,11 @@ class Pipeline:
 
     def _declare(self, now_ns: int) -> None:
         unique: dict[str, Meter | Engine] = {}
+        self._owners = {}
         for name, declared in self._declared.items():
             for one in declared.all:
-                if unique.setdefault(one.id, one) != one:
+                unique.setdefault(one.id, one)
+                if self._owners.setdefault(one.id, name) != name:
                     LOG.error("source %s declares %r, which another source does already: it is left out", name, one.id)
         self.cutter.declare(unique.values(), now_ns)
 
@@ -218,3 +223,13 @@ class Pipeline:
         state.step_ns = step_ns
         if state.closed_ns >= 0:
             state.closed_ns += -state.closed_ns % step_ns
+
+
+def _subject(reading: Reading) -> str:
+    match reading:
+        case MeterReading():
+            return reading.meter
+        case WorkReading():
+            return reading.engine
+        case Failure():
+            return reading.subject

@@ -168,7 +168,7 @@ class Agent:
         named = self._processes.named(readings, self._pipeline.engines)
         if self._processes.hidden:
             self._tell("processes", HIDDEN)
-        self._pipeline.feed(stamped(named, at_ns, self._pipeline.declared_by(source)), now_ns)
+        self._pipeline.feed(stamped(named, at_ns, self._pipeline.declared_by(source)), now_ns, source)
 
     def _report_failures(self, source: str, failures: Sequence[Failure]) -> None:
         for failure in failures:

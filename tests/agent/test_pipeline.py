@@ -321,6 +321,21 @@ def test_two_sources_that_name_one_meter_alike_show_it_once(spool: Spool, caplog
     assert "declares 'gpu0'" in caplog.text
 
 
+def test_two_meters_under_one_id_are_not_mixed(spool: Spool) -> None:
+    made = Pipeline(spool, Identity(server="a"), 60 * S)
+    made.start(["feed-a", "feed-b"], ns(0))
+    made.declare("feed-a", [WALL], ns(0))
+    made.declare("feed-b", [msgspec.structs.replace(WALL, device="another unit")], ns(0))
+    for t in range(121):
+        made.feed([joules(t, 100 * t)], ns(t), "feed-a")
+        made.feed([joules(t + 0.5, 5_000 + 300 * t)], ns(t + 0.5), "feed-b")
+        made.feed([Failure(subject="wall", code="timeout")], ns(t + 0.5), "feed-b")
+        made.tick(ns(t + 0.5), ns(t + 0.5))
+    made.finish(ns(121))
+    assert told_j(held(spool)) == 100 * 120
+    assert {gap for window in held(spool) for meter in window.meters for gap in meter.gaps_ns} == set()
+
+
 def test_a_source_that_opens_later_counts_from_the_next_edge(spool: Spool) -> None:
     what = begin(spool, WALL)
     live(what, range(70), steady)
