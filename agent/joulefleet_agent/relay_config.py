@@ -30,7 +30,7 @@ class Serves(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     server: str
     source: str
     meters: tuple[str, ...] = ()
-    """Ids of meters of that source; all of them if left out."""
+    """Ids of meters of that source; all of them if left out, where no other server has some of it."""
 
 
 class RelayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +63,7 @@ def load_config(path: Path) -> RelayConfig:
             )
         if any((one.server, one.source) == (other.server, other.source) for other in config.serves[:k]):
             raise ConfigError(where, f"serves[{k}]", f"{one.server!r} has {one.source!r} twice: name its meters once")
+        _check_shares(where, k, config.serves)
     for name, table in config.sources.items():
         if not name or "/" in name:
             raise ConfigError(
@@ -76,3 +77,14 @@ def load_config(path: Path) -> RelayConfig:
         expected = "other machines may reach it only with key_file, listen.tls_certificate and listen.tls_key"
         raise ConfigError(where, "listen.host", expected)
     return config
+
+
+def _check_shares(where: str, k: int, serves: tuple[Serves, ...]) -> None:
+    """No joule is two servers'. Raises ConfigError."""
+    one = serves[k]
+    for other in (other for other in serves if other.source == one.source and other.server != one.server):
+        both = sorted(set(one.meters) & set(other.meters))
+        if not one.meters or both:
+            told = ", ".join(both) or f"all meters of {one.source!r}"
+            expected = f"{told} would be counted for {other.server!r} too: name those of {one.server!r} alone"
+            raise ConfigError(where, f"serves[{k}].meters", expected)

@@ -55,6 +55,8 @@ def test_who_may_have_what(tmp_path: Path) -> None:
         ("port = 0", 'host = "0.0.0.0"', "listen.host"),
         ("port = 0", 'colour = "red"', "listen.colour"),
         ('server = "gpu-18"', "", "serves[2].server"),
+        ('meters = ["gpu-18"]', "", "serves[2].meters: all meters of 'rack-12' would"),
+        ('meters = ["gpu-18"]', 'meters = ["gpu-18", "gpu-17"]', "gpu-17 would be"),
     ],
 )
 def test_what_cannot_be_meant_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
