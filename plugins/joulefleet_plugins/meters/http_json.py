@@ -105,7 +105,8 @@ def opened(table: dict[str, Any], now_ns: Callable[[], int] = time.time_ns) -> H
         bound = bind(config.meters, first, s_to_ns(config.period_s))
     except (NoAnswer, BadOutput) as error:
         mend = "ask it yourself; or name `ids` and `max_power_w` of each table, and it need not answer yet"
-        raise SourceUnavailable(error.code, f"{config.url}: {error.detail}", mend) from None
+        # Behind the question mark there may be a key.
+        raise SourceUnavailable(error.code, f"{config.url.partition('?')[0]}: {error.detail}", mend) from None
     return HttpJsonSource(page, bound, config, now_ns)
 
 

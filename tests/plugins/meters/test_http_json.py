@@ -73,6 +73,16 @@ def test_a_refusal_is_a_failure(service: WebService, status: int) -> None:
     assert (read_of(service).subject, read_of(service).code) == ("", "http_status")
 
 
+def test_what_is_asked_is_not_told(service: WebService) -> None:
+    service.status = 503
+    url = f"http://127.0.0.1:{service.port}/power"
+    table = {"id": "card", "json": {"id": "/name", "power_w": "/power"}, "max_power_w": 500}
+    with pytest.raises(SourceUnavailable) as raised:
+        http_json.open(config(service, url=f"{url}?key=hunter2", meters=[table]))
+    assert url in str(raised.value)
+    assert "hunter2" not in repr(raised.value)
+
+
 def test_a_redirect_is_not_followed(service: WebService) -> None:
     service.status, service.headers = 302, {"Location": "http://example.invalid/"}
     assert read_of(service).code == "http_status"
