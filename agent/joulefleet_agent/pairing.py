@@ -27,8 +27,9 @@ MOST_NOISE_PPM = 20_000
 BELIEVED = (0.5, 2.0)
 """Gains between these; beyond, it is another thing or another unit that is read."""
 MEASURED = ("counter", "integrated")
-SINGLE = ("server", "psys")
-"""Kinds of which a server has one, so that two meters of the kind measure the same."""
+SINGLE = ("server",)
+"""Kinds of which a server has one, so that two meters of the kind measure the same. A `psys` may be all CPUs of a Cray
+node, a Grace module or a platform."""
 
 
 class Refused(Exception):

@@ -36,6 +36,7 @@ def test_two_meters_of_one_thing_may_be_compared() -> None:
         (BOARD, PDU, "measure different things"),
         (BOARD, changed(RISER, device="GPU-2"), "do not declare one `device`"),
         (changed(BOARD, device=""), changed(RISER, device=""), "do not declare one `device`"),
+        (changed(BOARD, kind="psys", device="psys"), changed(RISER, kind="psys", device=""), "declare one `device`"),
         (
             changed(BMC, sensor_class="modelled"),
             changed(PDU, grade="modelled"),
