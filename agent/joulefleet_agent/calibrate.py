@@ -127,4 +127,5 @@ def _json(gain: Gain, found: Found, file: Path) -> str:
 
 def _show(blocks: int, of: int) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r{blocks} of {of} blocks ", err=True, nl=False)
+        # The cursor waits at the line's beginning, so that what is printed next stands in its place.
+        click.echo(f"{blocks} of {of} blocks \r", err=True, nl=False)

@@ -99,7 +99,8 @@ def progress() -> Told:
         nonlocal shown_s
         if int(so_far.seconds) != shown_s:
             shown_s = int(so_far.seconds)
-            sys.stderr.write(f"\r{so_far} ")
+            # The cursor waits at the line's beginning, so that what is printed next stands in its place.
+            sys.stderr.write(f"{so_far} \r")
             sys.stderr.flush()
 
     return show if sys.stderr.isatty() else lambda _so_far: None

@@ -30,7 +30,9 @@ def test_the_configured_sources_are_kept_with_whose_they_are(tmp_path: Path) -> 
     heard = list(recording.heard())
     assert isinstance(heard[0].event, Opened)
     assert sum(len(one.event.readings) for one in heard if isinstance(one.event, Said)) == done.readings
-    assert told[-1] == str(done) and done.failures == 0
+    assert told[-1].rpartition(", ")[0] == str(done).rpartition(", ")[0] and done.failures == 0
+    assert done.size_bytes == (tmp_path / "r").stat().st_size
+    assert str(done).endswith(f" s, {done.size_bytes} bytes")
 
 
 def test_failures_are_counted_apart(tmp_path: Path) -> None:
