@@ -84,14 +84,14 @@ def check(config: AgentConfig, where: str) -> None:
             raise ConfigError(
                 where, f"labels.{label}", "a label's name is letters, digits and '_', and not a word of ours"
             )
-    if not config.collector.urls or not all(_is_collector(url) for url in config.collector.urls):
+    if not config.collector.urls or not all(is_collector(url) for url in config.collector.urls):
         expected = "expected a URL without a user or a query, such as http://127.0.0.1:8765"
         raise ConfigError(where, "collector.url", expected)
     sources_of(config, where)
 
 
-def _is_collector(url: str) -> bool:
-    """A password in a URL would be told in logs."""
+def is_collector(url: str) -> bool:
+    """Whether this is a URL of a collector; a password in it would be told in logs."""
     try:
         parts = urlsplit(url)
         named = bool(parts.hostname) and (parts.port is None or parts.port > 0)

@@ -17,6 +17,7 @@ from joulefleet.secret import read_token
 from joulefleet.source import SourceUnavailable
 from joulefleet.units import ns_to_s, s_to_ns
 from joulefleet_agent.clock import wall_ns
+from joulefleet_agent.config import is_collector
 from joulefleet_agent.cutter import Identity
 from joulefleet_agent.link import PostLink
 from joulefleet_agent.pipeline import Pipeline
@@ -42,7 +43,22 @@ from joulefleet_agent.uplink import Uplink
 COLLECTOR = "http://127.0.0.1:8765"
 REPLAY_BOUNDS = Bounds(max_bytes=16 * 1024**3)
 
-to_collector = click.option("--collector", "url", default=COLLECTOR, show_default=True, help="Where the windows go.")
+
+def of_collector(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    """A URL as it is, where it is one: another scheme than https would send a token in clear text."""
+    if url is not None and not is_collector(url):
+        raise click.BadParameter("expected a URL without a user or a query, such as http://127.0.0.1:8765")
+    return url
+
+
+to_collector = click.option(
+    "--collector",
+    "url",
+    default=COLLECTOR,
+    show_default=True,
+    callback=of_collector,
+    help="Where the windows go.",
+)
 with_token = click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="The server's token, where one is needed."
 )

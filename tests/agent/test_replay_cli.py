@@ -54,6 +54,13 @@ def smi(recording: Path, collector: Any, *more: object) -> Result:
     return run("nvidia-smi", recording, "--server", "a", "--collector", collector.url, *more)
 
 
+@pytest.mark.parametrize("url", ["htps://127.0.0.1:9", "127.0.0.1:9", "http://me:word@127.0.0.1:9"])
+def test_a_collector_that_is_no_url_is_refused_before_anything_is_sent(recording: Path, url: str) -> None:
+    result = run("nvidia-smi", recording, "--server", "a", "--collector", url)
+    assert result.exit_code == 2 and "expected a URL without a user" in result.output
+    assert "word" not in result.output
+
+
 def test_a_recording_is_delivered_and_told_in_one_line(recording: Path, collector: Any, state: Path) -> None:
     result = smi(recording, collector)
     assert result.exit_code == 0, result.output
