@@ -200,9 +200,10 @@ def told_plainly(found: Disturbance) -> list[str]:
         f"without the agent {min(found.off_w):.2f} to {max(found.off_w):.2f} W",
     ]
     if interval.includes_zero:
+        most_w = float(f"{max(abs(low_w), abs(high_w)):.2g}")
         lines.append(
             "The interval includes 0: what the agent costs cannot be told from nothing here, and is most likely less"
-            f" than {max(abs(low_w), abs(high_w)):.2g} W. More alternations or a quieter machine narrow it."
+            f" than {most_w:g} W. More alternations or a quieter machine narrow it."
         )
     return lines
 

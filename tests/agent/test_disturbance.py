@@ -86,6 +86,8 @@ def test_an_interval_that_includes_0_is_said_to() -> None:
     assert "The interval includes 0" in told_plainly(cheap)[-1]
     assert told_plainly(dear)[0].startswith("agent on less off: +5.000 W, 95 % interval +5.000 to +5.000 W (10 alt")
     assert len(told_plainly(dear)) == 2
+    wild = Disturbance(meters=("m",), block_s=20.0, off_w=(0.0, 300.0), on_w=(300.0, 0.0))
+    assert "most likely less than 3800 W" in told_plainly(wild)[-1]
 
 
 def heard(one: Meter, *readings: Any) -> list[Heard]:

@@ -264,7 +264,7 @@ def reading_of(told: Mapping[str, Any], meter: Meter, now_ns: int, *, counted: b
     counter_uj = value_of(told, ENERGY) if counted else None
     power_mw = _power_mw(told, only_beside=counted)
     if counter_uj is None and power_mw is None:
-        raise BadOutput("no_value", "the output tells no " + ("energy" if counted else "power"))
+        raise BadOutput("no_value", "the output tells no energy" if counted else "the output tells no power, or 0 W")
     if counted and counter_uj is None:
         raise BadOutput("no_value", "the output tells no energy")
     return MeterReading(
@@ -317,7 +317,7 @@ def read_all(bound: Sequence[Bound], output: Output, now_ns: int) -> list[Readin
         readings = {meter_of(one): one for part in bound for one in part.read(output, now_ns)}
     except BadOutput as error:
         return [Failure(subject="", code=error.code, detail=error.detail)]
-    absent = "the output does not tell of it"
+    absent = "the output tells nothing at the place that its `json` or `pattern` names"
     return [
         readings.get(meter.id, Failure(subject=meter.id, code="no_value", detail=absent)) for meter in meters_of(bound)
     ]

@@ -159,6 +159,13 @@ def test_what_is_no_power_becomes_none(power: Any, expected: str) -> None:
     assert code(read({"id": "c", "json": {"power_w": "/p"}}, output({"p": power, "other": 1}))) == expected
 
 
+def test_why_there_is_no_power_is_said() -> None:
+    keys = {"id": "c", "json": {"power_w": "/p"}}
+    (zero,), (elsewhere,) = read(keys, output({"p": 0})), read(keys, output({"q": 5}))
+    assert isinstance(zero, Failure) and zero.detail == "the output tells no power, or 0 W"
+    assert isinstance(elsewhere, Failure) and "at the place that its `json` or `pattern` names" in elsewhere.detail
+
+
 def test_an_own_time_tells_the_age() -> None:
     keys = {"id": "c", "json": {"power_w": "/p", "time_s": "/t"}}
     told = output({"p": 5, "t": 1_795_384_800 - 3})
