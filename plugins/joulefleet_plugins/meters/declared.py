@@ -181,7 +181,10 @@ def _open(table: dict[str, Any], key: str) -> Source:
     name = table.get("use")
     for point in entry_points(group=GROUP, name=str(name)):
         opener: OpenSource = point.load()
-        return opener({key: value for key, value in table.items() if key != "use"})
+        try:
+            return opener({name: value for name, value in table.items() if name != "use"})
+        except ConfigError as error:
+            raise ConfigError(f"{WHERE}, {key}: {error.where}", error.key, error.expected) from error
     raise ConfigError(WHERE, f"{key}.use", f"expected the name of a source; none is named {name!r}")
 
 

@@ -309,7 +309,7 @@ def test_a_config_that_cannot_be_used_is_refused(bmc: WebService, keys: dict[str
 
 def test_a_rated_power_that_no_one_knows_has_to_be_said(tool: Make) -> None:
     table = {"profile": "rebellions", "route": {"command": [tool(RBLN)]}}
-    with pytest.raises(ConfigError, match="max_power_w"):
+    with pytest.raises(ConfigError, match=r"^source declared, route: source exec: .*max_power_w"):
         declared.open(table)
     assert watts(declared.open({**table, "max_power_w": 350})) == {"rbln-u0": 81.5, "rbln-u1": 6.2}
 
