@@ -249,17 +249,20 @@ def _meter(zone: str, path: Path, found: Iterable[str]) -> Meter:
         device=zone,
         resolution_uj=-(-range_uj // COUNTER_STEPS) if range_uj else USUAL_STEP_UJ,
         refresh_ns=REFRESH_NS,
-        max_power_mw=_max_power_mw(path, BOUND_MW[kind]),
+        max_power_mw=_max_power_mw(path, kind),
         modulus_uj=range_uj,
     )
 
 
-def _max_power_mw(path: Path, bound_mw: int) -> int:
+def _max_power_mw(path: Path, kind: Kind) -> int:
     """The highest power that the zone's constraints tell, at most the bound; the bound where no maximum is told.
 
     A limit may be set above the rated maximum (turbo of client processors), so both are looked at. A limit alone is no
-    maximum, since it may be raised at any time.
+    maximum, since it may be raised at any time. DRAM tells its thermal specification only, and may draw more.
     """
+    bound_mw = BOUND_MW[kind]
+    if kind == "dram":
+        return bound_mw
     rated_mw, limit_mw = (
         max((uw_to_mw(_number(file) or 0) for file in path.glob(f"constraint_*_{name}_uw")), default=0)
         for name in ("max_power", "power_limit")

@@ -204,6 +204,7 @@ def test_the_step_follows_from_the_range(tree: Tree) -> None:
         ("package-0", {"constraint_0_max_power_uw": 1_000_000, "constraint_0_power_limit_uw": 4_095_875_000}, 800_000),
         ("package-0", {"constraint_0_max_power_uw": 0, "constraint_0_power_limit_uw": 150_000_000}, 800_000),
         ("dram", {}, 160_000),
+        ("dram", {"constraint_0_max_power_uw": 41_250_000}, 160_000),
         ("psys", {}, 10_000_000),
     ],
 )
