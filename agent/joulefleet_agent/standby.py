@@ -50,6 +50,9 @@ class Standbys(msgspec.Struct):
     def exchange(self, window: Window, told: Sequence[MeterCut], health: HealthBook) -> list[MeterCut]:
         """The meters that tell the windows after this one, which was just closed."""
         by_id = {one.meter.id: one for one in window.meters}
+        for cut in told:
+            if cut.instead_of is not None and cut.meter.id in by_id and cut.since_ns <= window.start_ns:
+                by_id[cut.meter.id].states += (STUCK,)
         # One that leaves, or that is declared from a later window on, is not what this window tells of.
         telling = [cut.since_ns <= window.start_ns and not cut.until_ns for cut in told]
         return [
@@ -59,7 +62,6 @@ class Standbys(msgspec.Struct):
 
     def _next(self, cut: MeterCut, one: MeterWindow, window: Window, health: HealthBook) -> MeterCut:
         if cut.instead_of is not None:
-            one.states = (*one.states, STUCK)
             return self._back(cut, one, window, health)
         stuck_ns = health.stuck_ns(one.meter.id)
         if not stuck_ns:

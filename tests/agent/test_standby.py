@@ -121,6 +121,8 @@ def test_another_declaration_ends_it() -> None:
     what.declare([newer], 2_400 * S)
     assert not what.state.standbys.cuts
     windows += run(what, range(2_400, 2_700, 10), [])
+    assert all(("stuck" in one.states) == (one.meter.grade == "integrated") for one in of_board(windows))
+    assert "integrated" in {one.meter.grade for one in of_board(windows)}
     assert of_board(windows)[-1].meter == newer
     what.declare([], 2_700 * S)
     run(what, range(2_700, 3_000, 10), [])
