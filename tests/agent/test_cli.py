@@ -162,7 +162,7 @@ def test_once_says_in_words_what_gives_no_value(start: Start, tmp_path: Path) ->
     out, err = start("once", "--config", config(tmp_path, sources=page)).communicate(timeout=WAIT_S)
     assert out.splitlines() == [
         "openmetrics:",
-        f"  vllm@127.0.0.1:{port}: scrape_failed: 127.0.0.1:{port}: Connection refused",
+        f"  unknown@127.0.0.1:{port}: scrape_failed: 127.0.0.1:{port}: Connection refused",
     ], err
 
 

@@ -26,6 +26,8 @@ _TYPE = re.compile(rf"#[ \t]++TYPE[ \t]++({_NAME}|{_QUOTED})[ \t]++([a-z]+)[ \t\
 _IS_TYPE = re.compile(r"#[ \t]+TYPE[ \t]")
 _EOF = re.compile(r"^# EOF[ \t\r]*$", re.MULTILINE)
 _IS_NUMBER = re.compile(_NUMBER)
+MAX_LINES = 100_000
+"""Pages with more are refused: read, they would take more memory than an agent may have."""
 _ESCAPED = re.compile(r'\\([\\n"])')
 
 
@@ -57,7 +59,7 @@ class BadPage(ValueError):
 
     def __init__(self, code: str, detail: str, line: int = 0) -> None:
         self.code = code
-        """`malformed`, or `truncated` where the page ends too early."""
+        """`malformed`, `truncated` where the page ends too early, or `too_large`."""
         self.detail = detail
         self.line = line
         """Number of the line from 1; 0 for the page as a whole."""
@@ -91,6 +93,8 @@ class Parser:
         An OpenMetrics page must end with `# EOF`, any other with a line feed.
         """
         page = Page({}, {})
+        if (lines := text.count("\n")) > MAX_LINES:
+            raise BadPage("too_large", f"{lines} lines, more than {MAX_LINES}: have the server show fewer labels")
         remembered, self._heads = self._heads, {}
         for number, line in enumerate(_whole(_unwrapped(text), openmetrics).split("\n"), start=1):
             before, _, written = line.rpartition(" ")

@@ -1,9 +1,11 @@
 """Reads the requests and tokens of an inference server from its metrics page, over HTTP.
 
 Requirements: the server's metrics page can be reached from here. Nothing is installed for it.
+Which software's page it is, its metrics tell; until it was read once, its engine is `unknown`.
 """
 
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -17,25 +19,33 @@ from joulefleet import (
     Reservation,
     Source,
     SourceUnavailable,
+    WorkKey,
+    WorkReading,
     typed,
 )
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
-from joulefleet_plugins.work.exposition import BadPage, Parser
-from joulefleet_plugins.work.table import Table, Unrecognised, read_page
-from joulefleet_plugins.work.vllm import VLLM
+from joulefleet_plugins.work.exposition import BadPage, Page, Parser
+from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
+from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_page
 
 TRIED = "faithful fake"
 HERE = {"url": "http://127.0.0.1:8000/metrics"}
 """Its config where nobody wrote one: where vLLM's page is by default."""
-TABLES: dict[str, Table] = {table.software: table for table in (VLLM,)}
+AUTO = "auto"
+UNKNOWN = Table(software="unknown", counters={})
+PATHS = tuple(dict.fromkeys(table.metrics_path for table in TABLES.values()))
+"""Where the page may be, where only scheme, host and port are given."""
+NO_READING = (NoAnswer, BadPage, Unrecognised, NotRecognised)
+NOT_THERE = ("http_status", "malformed", "truncated", "unrecognised")
+"""Answers after which it is looked for on another path."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Hosts whose ports are this server's own; by any other name it may be a container or another server."""
 ASK_VERSION_AGAIN_READS = 12
 """A server that did not tell its version is asked again after so many pages."""
 MAX_VERSION_CHARACTERS = 100
-DEADLINE_TIMEOUTS = 5
-"""A page and a version take at most two timeouts each."""
+DEADLINE_TIMEOUTS = 2 * (len(PATHS) + 1) + 1
+"""A page and a version take at most two timeouts each, and pages may be looked for on every path."""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,7 +60,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     url: str
     """Its metrics page, or only scheme, host and port."""
-    software: str = "vllm"
+    software: str = AUTO
+    """One of the tables that are known, or found out from the page."""
+    table: Table | None = None
+    """How a server that is not known tells its work."""
     id: str = ""
     """Default: software and address."""
     devices: tuple[str | Device, ...] = ()
@@ -69,60 +82,133 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         meters = [one if isinstance(one, str) else one.meter for one in self.devices]
         if len(set(meters)) != len(meters):
             raise ValueError("a device is named twice in `devices`")
+        if self.table is not None and self.software not in (AUTO, self.table.software):
+            raise ValueError(f"`software` is '{self.software}' and `table` is of '{self.table.software}'")
+
+
+class Told(NamedTuple):
+    """What a server says of itself."""
+
+    version: str
+    key: WorkKey | None
+    """Its model and revision, where not the page but this tells them."""
+
+
+NOTHING = Told("", None)
 
 
 class OpenMetricsSource:
     """The metrics page of one inference server, which need not be up yet."""
 
-    def __init__(self, config: Config, table: Table) -> None:
-        """Raises BadUrl."""
-        origin, path = split(config.url)
-        version_origin, self._version_path = split(config.version_url) if config.version_url else (origin, "")
-        self._version_path = self._version_path or table.version_path
-        self._page_path = path if path.strip("/") else table.metrics_path
-        self._server = Endpoint(origin, config.timeout_s)
-        self._teller = self._server if version_origin == origin else Endpoint(version_origin, config.timeout_s)
-        self._engine = _engine(config, table, origin)
-        self._table = table
+    def __init__(self, config: Config, table: Table | None) -> None:
+        """Without a table the page is asked whose it is. Raises BadUrl."""
+        self._origin, path = split(config.url)
+        teller, self._version_path = split(config.version_url) if config.version_url else (self._origin, "")
+        given = path if path.strip("/") else table.metrics_path if table else ""
+        self._paths = (given,) if given else PATHS
+        self._server = Endpoint(self._origin, config.timeout_s)
+        self._teller = self._server if teller == self._origin else Endpoint(teller, config.timeout_s)
+        self._config, self._table, self._auto = config, table or UNKNOWN, table is None
         self._parser = Parser()
-        self._model = config.model
-        self._version = ""
-        self._version_of: str | None = None
+        self._told: Told | None = None
+        self._told_of: str | None = None
         self._pages_since_asked = 0
-        self.declares: tuple[Meter | Engine, ...] = (self._engine,)
-        self.period_ns = self._engine.period_ns
+        self.period_ns = s_to_ns(config.period_s)
         self.deadline_ns = s_to_ns(config.timeout_s) * DEADLINE_TIMEOUTS
+        self._declare()
+        if self._auto:
+            with suppress(*NO_READING):
+                self._page()
+
+    def _declare(self) -> None:
+        self._engine = _engine(self._config, self._table, self._origin)
+        self.declares: tuple[Meter | Engine, ...] = (self._engine,)
 
     def read(self) -> list[Reading]:
         """The counters on the page now, or why they could not be read."""
         try:
-            page = self._parser.read(*self._server.get(self._page_path))
-            reading = read_page(page, self._table, self._engine.id, self._model)
-        except (NoAnswer, BadPage, Unrecognised) as error:
+            page, table = self._page()
+            reading = read_page(page, table, self._engine.id, self._config.model)
+        except NO_READING as error:
             # What answers next may be another release.
-            self._version_of = None
+            self._told_of = None
             return [Failure(subject=self._engine.id, code=error.code, detail=str(error))]
-        return [msgspec.structs.replace(reading, version=self._told_version(reading.epoch))]
+        return [self._named(reading, table)]
 
-    def _told_version(self, epoch: str) -> str:
-        """The version of the process that began then; asked once in its life, and again while it is not known."""
+    def _page(self) -> tuple[Page, Table]:
+        """The page and whose it is; what is declared follows it."""
+        if not self._auto:
+            return self._get(self._paths[0]), self._table
+        page, table, path = self._find()
+        if table is not self._table:
+            self._table, self._told_of = table, None
+            self._declare()
+        # Where it was found it is looked for first.
+        self._paths = (path, *(one for one in self._paths if one != path))
+        return page, table
+
+    def _find(self) -> tuple[Page, Table, str]:
+        """The page on the first path where one is recognised. Raises the first reason for which none was."""
+        reasons: list[NoAnswer | BadPage | NotRecognised] = []
+        for path in self._paths:
+            try:
+                page = self._get(path)
+                return page, recognise(page), path
+            except (NoAnswer, BadPage, NotRecognised) as error:
+                reasons.append(error)
+                if error.code not in NOT_THERE:
+                    break
+        # A page that was there says more than one that was not.
+        raise next((error for error in reasons if error.code != "http_status"), reasons[0])
+
+    def _get(self, path: str) -> Page:
+        return self._parser.read(*self._server.get(path))
+
+    def _named(self, reading: WorkReading, table: Table) -> Reading:
+        """The reading with the version, and the model where the page names none."""
+        told = self._tell(reading.epoch, table)
+        if not table.model_fields or all(key.model for key in reading.counts):
+            return msgspec.structs.replace(reading, version=told.version)
+        if told.key is None:
+            # Told later, it would seem another model, whose counts all came at once.
+            words = f"{table.software} does not say at {self._version_path or table.version_path} which model it serves"
+            return Failure(subject=self._engine.id, code="model_unknown", detail=f"{words}; write it as `model`")
+        model: WorkKey = told.key
+        return msgspec.structs.replace(
+            reading,
+            version=told.version,
+            counts={key if key.model else model: counts for key, counts in reading.counts.items()},
+            latency={key if key.model else model: latency for key, latency in reading.latency.items()},
+        )
+
+    def _tell(self, epoch: str, table: Table) -> Told:
+        """What the process that began then is; asked once in its life, and again while it is not known."""
         self._pages_since_asked += 1
-        unknown = not self._version and self._pages_since_asked >= ASK_VERSION_AGAIN_READS
-        if epoch != self._version_of or unknown:
-            self._version_of, self._pages_since_asked = epoch, 0
-            self._version = self._ask_version()
-        return self._version
+        told = self._told or NOTHING
+        wait = 1 if table.model_fields and told.key is None else ASK_VERSION_AGAIN_READS
+        if epoch != self._told_of or (not told.version and self._pages_since_asked >= wait):
+            self._told_of, self._pages_since_asked = epoch, 0
+            told = self._told = self._ask(table)
+        return told
 
-    def _ask_version(self) -> str:
-        if not self._version_path:
-            return ""
+    def _ask(self, table: Table) -> Told:
+        path = self._version_path or table.version_path
+        if not path:
+            return NOTHING
         try:
-            told = msgspec.json.decode(self._teller.get(self._version_path).content, type=dict[str, Any])
+            told = msgspec.json.decode(self._teller.get(path).content, type=dict[str, Any])
         except (NoAnswer, msgspec.DecodeError, RecursionError):
             # A page without a version counts as well; what did not answer is asked again later.
-            return ""
-        version = told.get(self._table.version_field)
-        return version[:MAX_VERSION_CHARACTERS] if isinstance(version, str) else ""
+            return NOTHING
+        model = next((name for field in table.model_fields if (name := _text(told, field))), "")
+        return Told(
+            _text(told, table.version_field)[:MAX_VERSION_CHARACTERS], WorkKey(model, _text(told, table.revision_field))
+        )
+
+
+def _text(told: dict[str, Any], field: str) -> str:
+    value = told.get(field)
+    return value[:MAX_LABEL_CHARACTERS] if isinstance(value, str) else ""
 
 
 def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engine:
@@ -143,10 +229,11 @@ def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engin
 def open(table: dict[str, Any]) -> Source:
     """A metrics page by its part of the config. Raises ConfigError, or SourceUnavailable where the URL is none."""
     config = typed(table, Config, "openmetrics")
-    if config.software not in TABLES:
-        raise ConfigError("openmetrics", "software", f"'{config.software}' is not known; one of {', '.join(TABLES)}")
+    if config.table is None and config.software not in (AUTO, *TABLES):
+        names = ", ".join((AUTO, *TABLES))
+        raise ConfigError("openmetrics", "software", f"'{config.software}' is not known; one of {names}")
     try:
-        return OpenMetricsSource(config, TABLES[config.software])
+        return OpenMetricsSource(config, config.table or TABLES.get(config.software))
     except BadUrl as error:
         raise SourceUnavailable(
             "bad_url", str(error), "write the server's address, as http://127.0.0.1:8000"

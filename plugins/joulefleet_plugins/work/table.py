@@ -8,28 +8,40 @@ parallel ranks, labels of later releases), except ranks that repeat one count: o
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import msgspec
 
 from joulefleet import Counts, Histogram, WorkKey, WorkReading
+from joulefleet.units import s_to_ns, us_to_ns
 from joulefleet_plugins.work.exposition import BadPage, Page, Sample
 
 RANK_LABELS = frozenset({"tp_rank", "pp_rank"})
 """Tensor and pipeline parallel ranks: each repeats the count of the whole engine."""
 COUNTER_TYPES = frozenset({"counter", "unknown", "untyped"})
+HISTOGRAM_TYPES = frozenset({"histogram", "summary"})
+SUFFIXES = ("_total", "_bucket", "_sum", "_count")
 PROCESS_START = "process_start_time_seconds"
+MAX_LABEL_CHARACTERS = 200
+"""Longer names of models and tenants are cut; what then bears one name is added up."""
+NO_NAME = ("", "None", "unknown")
+"""How servers write that a label has no value."""
 
 
-class Series(msgspec.Struct, frozen=True):
+class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A counter, or those of its series that have (or, with `but`, have not) certain values of one label."""
 
     name: str
-    """Without the table's prefix and without `_total`."""
+    """Without the table's prefix and without `_total`; of a histogram with its `_sum` or `_count`."""
+    plus: tuple[str, ...] = ()
+    """Other counters that are added to it."""
+    unit: Literal["", "s", "us"] = ""
+    """Of a counter of time: seconds or microseconds, read as nanoseconds."""
     label: str = ""
     only: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
     from_start: bool = False
-    """Whether a server that counts this shows the series from its start: without one, it is not counted.
+    """Whether a server that counts this shows the series from its start: without one, the next of the table is taken.
     Otherwise a metric without such a series stands at 0, because labelled series appear with their first event."""
 
     def takes(self, labels: Mapping[str, str]) -> bool:
@@ -38,12 +50,18 @@ class Series(msgspec.Struct, frozen=True):
         return value not in self.but and (not self.only or value in self.only)
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one kind of inference server tells its work."""
 
     software: str
-    prefixes: tuple[str, ...]
+    prefixes: tuple[str, ...] = ("",)
     """What its metrics' names begin with; the first that the page knows is taken."""
+    marks: tuple[str, ...] = ()
+    """Metrics that a page must all have to be recognised as its own, where their names alone are too common."""
+    wraps: bool = False
+    """Whether its page may also show the counters of an engine inside it, which are then read instead."""
+    front: bool = False
+    """Whether it passes requests on to engines that count them too, so that it is read only where it is named."""
     counters: dict[str, tuple[Series, ...]]
     """By field of Counts, in order of preference."""
     running: tuple[str, ...] = ()
@@ -51,13 +69,24 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, tuple[str, ...]] = {}
     """Histograms in seconds by kind: `ttft`, `itl`, `e2e`."""
     model_labels: tuple[str, ...] = ("model_name", "model")
+    revision_labels: tuple[str, ...] = ()
+    tenant_labels: tuple[str, ...] = ()
+    """The first of these labels that has a value tells it."""
     counts_at_finish: bool = False
     metrics_path: str = "/metrics"
     version_path: str = ""
     version_field: str = ""
     """Where the server tells its version: a path, and a field of the JSON object there."""
-    mend: str = ""
+    model_fields: tuple[str, ...] = ()
+    revision_field: str = ""
+    """Fields of that object that tell the model, where the page does not."""
+    mend: str = "is this its metrics page?"
     """What to do when a page has none of these metrics."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted({*self.counters} - {*Counts.__struct_fields__})
+        if unknown:
+            raise ValueError(f"'{unknown[0]}' is no counter; one of {', '.join(Counts.__struct_fields__)}")
 
 
 class Unrecognised(ValueError):
@@ -73,8 +102,8 @@ class Unrecognised(ValueError):
         return f"the page has no metric of {self.table.software}; {self.table.mend}"
 
 
-ModelOf = Callable[[Mapping[str, str]], str]
-Choice = tuple[Series, list[Sample]]
+KeyOf = Callable[[Mapping[str, str]], WorkKey]
+Choice = tuple[Series, list[list[Sample]]]
 
 
 def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkReading:
@@ -83,37 +112,71 @@ def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkRea
     Raises Unrecognised, or BadPage where a counter has no countable value.
     """
 
-    def model_of(labels: Mapping[str, str]) -> str:
-        return model or next((labels[name] for name in table.model_labels if name in labels), "")
-
+    key_of = _keys(table, model)
     prefix = _prefix(page, table)
     counters = {name: choice for name, several in table.counters.items() if (choice := _choose(page, prefix, several))}
     running, queued = (_first_of(page, prefix, names) for names in (table.running, table.queued))
     buckets = {kind: _first_of(page, prefix, names, "_bucket") for kind, names in table.latency.items()}
-    shown = [running, queued, *buckets.values(), *(samples for _, samples in counters.values())]
-    models = sorted({model_of(sample.labels) for samples in shown for sample in samples})
-    sums = {name: of for name, choice in counters.items() if (of := _by_model(*choice, model_of)) is not None}
-    latency = {kind: _histograms(samples, model_of) for kind, samples in buckets.items()}
+    shown = [running, queued, *buckets.values(), *(samples for _, parts in counters.values() for samples in parts)]
+    keys = sorted({key_of(sample.labels) for samples in shown for sample in samples})
+    sums = {name: _by_key(*choice, key_of) for name, choice in counters.items()}
+    latency = {kind: _histograms(samples, key_of) for kind, samples in buckets.items()}
     return WorkReading(
         engine=engine,
         epoch=_epoch(page, [prefix + series.name for series, _ in counters.values()]),
-        counts={WorkKey(one): Counts(**{name: of.get(one, 0) for name, of in sums.items()}) for one in models},
-        latency={
-            WorkKey(one): kinds
-            for one in models
-            if (kinds := {kind: of[one] for kind, of in latency.items() if one in of})
-        },
+        counts={one: Counts(**{name: of.get(one, 0) for name, of in sums.items()}) for one in keys},
+        latency={one: kinds for one in keys if (kinds := {kind: of[one] for kind, of in latency.items() if one in of})},
         running=_gauge(running),
         queued=_gauge(queued),
     )
 
 
+def known_names(page: Page) -> set[str]:
+    """The metrics that a page shows or declares, with and without the endings that a sample's name may have."""
+    names = {*page.types, *page.samples}
+    return names | {name.removesuffix("_total") for name in names} | {base(name) for name in names}
+
+
+def base(name: str) -> str:
+    """A metric's name without the ending of one of its samples."""
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def counts_here(known: set[str], table: Table) -> bool:
+    """Whether a page that knows these metrics has a counter of this table, and all that marks it."""
+    names = [series.name for several in table.counters.values() for series in several]
+    return any(
+        any(_is_known(known, prefix + name) for name in names)
+        and all(_is_known(known, prefix + mark) for mark in table.marks)
+        for prefix in table.prefixes
+    )
+
+
+def _is_known(known: set[str], name: str) -> bool:
+    return name in known or base(name) in known
+
+
+def _keys(table: Table, model: str) -> KeyOf:
+    def named(labels: Mapping[str, str], names: tuple[str, ...]) -> str:
+        told = (labels[name] for name in names if labels.get(name, "") not in NO_NAME)
+        return next(told, "")[:MAX_LABEL_CHARACTERS]
+
+    def key_of(labels: Mapping[str, str]) -> WorkKey:
+        return WorkKey(
+            model or named(labels, table.model_labels),
+            named(labels, table.revision_labels),
+            named(labels, table.tenant_labels),
+        )
+
+    return key_of
+
+
 def _prefix(page: Page, table: Table) -> str:
     counters = (series.name for several in table.counters.values() for series in several)
     names = {*counters, *table.running, *table.queued, *(name for names in table.latency.values() for name in names)}
-    known = {name.removesuffix("_total").removesuffix("_bucket") for name in (*page.types, *page.samples)}
+    known = known_names(page)
     for prefix in table.prefixes:
-        if any(prefix + name in known for name in names):
+        if any(_is_known(known, prefix + name) for name in names):
             return prefix
     raise Unrecognised(table)
 
@@ -121,9 +184,11 @@ def _prefix(page: Page, table: Table) -> str:
 def _choose(page: Page, prefix: str, several: Iterable[Series]) -> Choice | None:
     """The first of several counters that the page knows."""
     for series in several:
-        samples = _counter(page, prefix + series.name)
-        if samples is not None:
-            return series, samples
+        found = [_counter(page, prefix + name) for name in (series.name, *series.plus)]
+        known = [samples for samples in found if samples is not None]
+        taken = [[sample for sample in samples if series.takes(sample.labels)] for samples in known]
+        if known and (any(taken) or not series.from_start):
+            return series, taken
     return None
 
 
@@ -133,6 +198,7 @@ def _counter(page: Page, name: str) -> list[Sample] | None:
     forms = (name + "_total", name)
     found = next((page.samples[form] for form in forms if form in page.samples), None)
     declared = any(page.types.get(form) in COUNTER_TYPES for form in forms)
+    declared |= name.endswith(("_sum", "_count")) and page.types.get(base(name)) in HISTOGRAM_TYPES
     return [] if found is None and declared else found
 
 
@@ -140,33 +206,29 @@ def _first_of(page: Page, prefix: str, names: Iterable[str], suffix: str = "") -
     return next((found for name in names if (found := page.samples.get(prefix + name + suffix))), [])
 
 
-def _by_model(series: Series, samples: list[Sample], model_of: ModelOf) -> dict[str, int] | None:
-    """The sum of the series of each model; None where the server does not count this."""
-    taken = [sample for sample in samples if series.takes(sample.labels)]
-    if series.from_start and not taken:
-        return None
-    sums: dict[str, int] = {}
-    for labels, count in _without_ranks(taken):
-        sums[model_of(labels)] = sums.get(model_of(labels), 0) + count
+def _by_key(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> dict[WorkKey, int]:
+    sums: dict[WorkKey, int] = {}
+    for labels, count in (one for samples in parts for one in _without_ranks(samples, series.unit)):
+        sums[key_of(labels)] = sums.get(key_of(labels), 0) + count
     return sums
 
 
-def _without_ranks(samples: list[Sample]) -> list[tuple[dict[str, str], int]]:
+def _without_ranks(samples: list[Sample], unit: str = "") -> list[tuple[dict[str, str], int]]:
     """Labels and count of each series, one for all ranks that repeat it."""
     largest: dict[frozenset[tuple[str, str]], tuple[dict[str, str], int]] = {}
     for sample in samples:
         labels = {name: value for name, value in sample.labels.items() if name not in RANK_LABELS}
         series = frozenset(labels.items())
-        count = _whole(sample)
+        count = _whole(sample, unit)
         if series not in largest or count > largest[series][1]:
             largest[series] = labels, count
     return list(largest.values())
 
 
-def _whole(sample: Sample) -> int:
+def _whole(sample: Sample, unit: str = "") -> int:
     if not math.isfinite(sample.value) or sample.value < 0:
         raise BadPage("malformed", f"a counter stands at {sample.value}", sample.line)
-    return round(sample.value)
+    return s_to_ns(sample.value) if unit == "s" else us_to_ns(round(sample.value)) if unit else round(sample.value)
 
 
 def _gauge(samples: list[Sample]) -> int | None:
@@ -176,16 +238,16 @@ def _gauge(samples: list[Sample]) -> int | None:
     return sum(count for _, count in _without_ranks(samples))
 
 
-def _histograms(samples: list[Sample], model_of: ModelOf) -> dict[str, Histogram]:
-    """Requests in each bucket by model, from buckets that are cumulative over their edges."""
+def _histograms(samples: list[Sample], key_of: KeyOf) -> dict[WorkKey, Histogram]:
+    """Requests in each bucket by key, from buckets that are cumulative over their edges."""
     _check_edges(samples)
     series: dict[frozenset[tuple[str, str]], dict[str, int]] = {}
     for labels, count in _without_ranks(samples):
         edge = labels.pop("le")
         series.setdefault(frozenset(labels.items()), {})[edge] = count
-    histograms: dict[str, Histogram] = {}
+    histograms: dict[WorkKey, Histogram] = {}
     for key, cumulative in series.items():
-        into = histograms.setdefault(model_of(dict(key)), {})
+        into = histograms.setdefault(key_of(dict(key)), {})
         for edge, count in _each(cumulative, samples[0].line).items():
             into[edge] = into.get(edge, 0) + count
     return histograms

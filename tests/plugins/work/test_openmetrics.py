@@ -78,6 +78,7 @@ def test_what_is_declared() -> None:
     source = open(
         {
             "url": "http://127.0.0.1:8000/metrics",
+            "software": "vllm",
             "devices": ["GPU-1", {"meter": "GPU-2", "share": 0.25}, {"meter": "GPU-3"}],
             "group": "g",
             "period_s": 1,
@@ -99,16 +100,16 @@ def test_what_is_declared() -> None:
 
 
 def test_defaults() -> None:
-    source = open({"url": "http://[::1]", "id": "mine"})
+    source = open({"url": "http://[::1]", "id": "mine", "software": "vllm"})
     assert source.period_ns == 5_000_000_000
     assert source.declares == (Engine(id="mine", software="vllm", period_ns=5_000_000_000, port=80),)
 
 
 def test_only_a_port_of_this_server_tells_its_processes() -> None:
-    (engine,) = open({"url": "http://10.0.0.7:8000", "unit": "vllm-a.service"}).declares
+    (engine,) = open({"url": "http://10.0.0.7:8000", "unit": "vllm-a.service", "software": "vllm"}).declares
     assert isinstance(engine, Engine)
     assert (engine.port, engine.unit) == (0, "vllm-a.service")
-    assert open({"url": "http://[::1]"}).declares[0].id == "vllm@[::1]:80"
+    assert open({"url": "http://[::1]", "software": "vllm"}).declares[0].id == "vllm@[::1]:80"
 
 
 def test_a_server_is_read(vllm: Any) -> None:
@@ -217,7 +218,7 @@ def test_a_version_from_elsewhere(serving: Any) -> None:
 def test_pages_of_which_nothing_is_counted(
     serving: Any, body: str | bytes, content_type: str, code: str, words: str
 ) -> None:
-    failure = failed(open({"url": serving(fixed(body, content_type))}))
+    failure = failed(open({"url": serving(fixed(body, content_type)), "software": "vllm"}))
     assert failure.code == code
     assert words in failure.detail
 
@@ -246,6 +247,9 @@ def test_a_url_that_is_none(key: str) -> None:
         ({"url": "http://a", "period_s": 0.5}, "period_s"),
         ({"url": "http://a", "timeout_s": 0}, "timeout_s"),
         ({"url": "http://a", "software": "vlllm"}, "software"),
+        ({"url": "http://a", "software": "vllm", "table": {"software": "mine", "counters": {}}}, "mine"),
+        ({"url": "http://a", "table": {"software": "mine", "counters": {"tokens": []}}}, "tokens"),
+        ({"url": "http://a", "table": {"software": "mine", "counters": {}, "prefix": ["x"]}}, "prefix"),
         ({"url": "http://a", "devices": [{"meter": "x", "share": 1.5}]}, "devices[0].share"),
         ({"url": "http://a", "devices": ["x", {"meter": "x"}]}, "twice"),
     ],
@@ -254,3 +258,118 @@ def test_a_config_that_cannot_be_used(table: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as error:
         open(table)
     assert key in str(error.value)
+
+
+def software_of(source: Any) -> str:
+    (engine,) = source.declares
+    assert isinstance(engine, Engine)
+    return engine.software
+
+
+def at(pages: dict[str, str]) -> Callable[[str], Answer]:
+    return lambda path: (200, "text/plain", pages[path].encode()) if path in pages else (404, "text/plain", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "software"),
+    [
+        ("/metrics", PAGE, "vllm"),
+        ("/prometheus/metrics", "trtllm_generation_tokens_total 7\n", "tensorrt-llm"),
+        ("/monitoring/prometheus/metrics", ":tensorflow:serving:request_count 7\n", "tensorflow-serving"),
+    ],
+)
+def test_whose_page_it_is_and_where_it_is_found_out(serving: Any, path: str, text: str, software: str) -> None:
+    address = serving(at({path: text, "/other": ""}))
+    source = open({"url": address, "devices": ["GPU-1"]})
+    (engine,) = source.declares
+    assert (software_of(source), engine.id) == (software, f"{software}@{address.removeprefix('http://')}")
+    assert read(source).engine == engine.id
+    assert source.declares == (engine,)
+
+
+def test_a_server_that_comes_later_is_declared_when_it_is_known(serving: Any) -> None:
+    pages: dict[str, str] = {}
+    source = open({"url": serving(at(pages))})
+    assert software_of(source) == "unknown"
+    assert failed(source).code == "http_status"
+    pages["/metrics"] = "python_info 1\n"
+    assert failed(source).code == "unrecognised"
+    pages["/metrics"] = "lmdeploy:generation_tokens_total 7\n"
+    assert read(source).engine.startswith("lmdeploy@")
+    assert software_of(source) == "lmdeploy"
+    pages["/metrics"] = PAGE
+    assert read(source).engine.startswith("vllm@")
+    pages["/metrics"] += "sglang:generation_tokens_total 7\n"
+    assert failed(source).code == "ambiguous"
+
+
+def test_a_gateway_is_read_where_it_is_named(serving: Any) -> None:
+    page = 'litellm_output_tokens_metric_total{requested_model="M",team="t"} 7\n'
+    address = serving(at({"/metrics/": page, "/metrics": page}))
+    assert failed(open({"url": address})).code == "gateway"
+    assert read(open({"url": address, "software": "litellm"})).counts == {
+        WorkKey("M", "", "t"): Counts(output_tokens=7)
+    }
+
+
+INFO = '{"model_id": "org/model", "model_sha": "8f3a", "version": "3.3.4"}'
+
+
+def test_a_model_that_the_page_does_not_name_is_asked_for(serving: Any) -> None:
+    pages = {"/metrics": "tgi_request_success 7\n"}
+    address = serving(at(pages))
+    source = open({"url": address})
+    failure = failed(source)
+    assert failure.code == "model_unknown"
+    assert "/info" in failure.detail and "`model`" in failure.detail
+    assert read(open({"url": address, "model": "mine"})).counts == {WorkKey("mine"): Counts(requests_ok=7)}
+    pages["/info"] = INFO
+    for _ in range(3):
+        assert read(source).counts == {WorkKey("org/model", "8f3a"): Counts(requests_ok=7)}
+    assert read(source).version == "3.3.4"
+    del pages["/info"]
+    assert read(source).counts.keys() == {WorkKey("org/model", "8f3a")}, "it is asked once in a life"
+
+
+def test_a_server_of_ones_own_by_a_table(serving: Any) -> None:
+    page = 'my_done_total{net="a",how="ok"} 7\nmy_done_total{net="a",how="bad"} 2\nmy_busy_seconds_sum{net="a"} 1.5\n'
+    table = {
+        "software": "mine",
+        "prefixes": ["my_"],
+        "model_labels": ["net"],
+        "counters": {
+            "requests_ok": [{"name": "done", "label": "how", "only": ["ok"]}],
+            "requests_failed": [{"name": "done", "label": "how", "but": ["ok"]}],
+            "busy_ns": [{"name": "busy_seconds_sum", "unit": "s"}],
+        },
+    }
+    source = open({"url": serving(at({"/metrics": page})), "table": table})
+    assert software_of(source) == "mine"
+    counts = Counts(requests_ok=7, requests_failed=2, busy_ns=1_500_000_000)
+    assert read(source).counts == {WorkKey("a"): counts}
+    failure = failed(open({"url": serving(fixed(PAGE)), "table": table}))
+    assert failure.detail == "the page has no metric of mine; is this its metrics page?"
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"a 1\n" * 13_000_000, "too_large"),
+        (b"".join(b'vllm:generation_tokens_total{model_name="%d"} 1\n' % n for n in range(100_001)), "too_large"),
+        (bytes(range(256)) * 100, "malformed"),
+    ],
+    ids=["50 MB", "label sets", "binary"],
+)
+def test_rubbish_is_refused_and_the_next_page_is_read(serving: Any, body: bytes, code: str) -> None:
+    bodies = [body, PAGE.encode()]
+    source = open({"url": serving(lambda _: (200, "text/plain", bodies.pop(0))) + "/metrics", "software": "vllm"})
+    assert failed(source).code == code
+    assert read(source).counts == {WorkKey(""): Counts(output_tokens=7)}
+
+
+def test_a_long_name_is_cut_and_what_bears_it_is_added_up(serving: Any) -> None:
+    long = "x" * 10_000
+    page = f'litellm_output_tokens_metric_total{{requested_model="M",team="{long}a"}} 7\n'
+    page += f'litellm_output_tokens_metric_total{{requested_model="M",team="{long}b"}} 3\n'
+    source = open({"url": serving(fixed(page)), "software": "litellm"})
+    assert read(source).counts == {WorkKey("M", "", "x" * 200): Counts(output_tokens=10)}
