@@ -203,7 +203,8 @@ def _began_anew(before: WorkReading, after: WorkReading) -> set[WorkKey]:
 
 
 def _fell(was: Counts, now: Counts) -> bool:
-    values = zip(msgspec.structs.astuple(now), msgspec.structs.astuple(was), strict=True)
+    """Whether a counter decreased; busy time alone is no sign, since a source that works it out begins at 0 itself."""
+    values = ((getattr(now, name), getattr(was, name)) for name in COUNT_FIELDS if name != "busy_ns")
     return any(value is not None and old is not None and value < old for value, old in values)
 
 
@@ -252,8 +253,8 @@ def _change(was: Counts | None, now: Counts, anew: bool) -> Tally:
     for name in COUNT_FIELDS:
         value = getattr(now, name)
         if value is not None:
-            old = None if anew or was is None else getattr(was, name)
-            tally[name] = value - (old or 0)
+            old = (None if anew or was is None else getattr(was, name)) or 0
+            tally[name] = value if name == "busy_ns" and value < old else value - old
     return tally
 
 

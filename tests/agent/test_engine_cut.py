@@ -52,6 +52,17 @@ def test_one_model_that_began_anew_does_not_count_the_others_twice() -> None:
     assert window.restarts == 1
 
 
+def test_busy_time_that_a_source_sums_anew_makes_nothing_else_anew() -> None:
+    def read(t_s: int, requests: int, busy_ns: int) -> WorkReading:
+        counts = {A: Counts(requests_ok=requests, busy_ns=busy_ns)}
+        return WorkReading(engine=VLLM.id, at_ns=t_s * S, counts=counts)
+
+    window = first(fed(read(0, 100, 900), read(10, 105, 0), read(20, 107, 30)))
+    (work,) = window.work
+    assert work.counts == Counts(requests_ok=7, busy_ns=30)
+    assert window.restarts == 0
+
+
 def test_a_new_process_counts_everything_anew() -> None:
     window = first(fed(page(0, "p1", a=100, b=1_000), page(10, "p2", a=200, b=7)))
     assert {work.key.model: work.counts.output_tokens for work in window.work} == {"a": 200, "b": 7}

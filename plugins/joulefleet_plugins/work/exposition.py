@@ -26,7 +26,7 @@ _TYPE = re.compile(rf"#[ \t]++TYPE[ \t]++({_NAME}|{_QUOTED})[ \t]++([a-z]+)[ \t\
 _IS_TYPE = re.compile(r"#[ \t]+TYPE[ \t]")
 _EOF = re.compile(r"^# EOF[ \t\r]*$", re.MULTILINE)
 _IS_NUMBER = re.compile(_NUMBER)
-MAX_LINES = 100_000
+MAX_LINES = 50_000
 """Pages with more are refused: read, they would take more memory than an agent may have."""
 _ESCAPED = re.compile(r'\\([\\n"])')
 

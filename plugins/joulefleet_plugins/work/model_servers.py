@@ -1,13 +1,36 @@
 """How servers of any model tell their work, most of which know requests and no tokens.
 
-Sources: TensorFlow Serving's `servables/tensorflow/util.cc` and its guide to monitoring; OpenVINO Model Server's
-`docs/metrics.md`.
+Sources: Triton's guide to metrics, `src/metrics.cc` and `src/infer_stats.cc`; TensorFlow Serving's
+`servables/tensorflow/util.cc` and its guide to monitoring; OpenVINO Model Server's `docs/metrics.md`.
 """
 
-from joulefleet_plugins.work.table import Series, Table
+from joulefleet_plugins.work.table import Batched, Series, Table
 
 INFERENCES = ("ModelInfer", "ModelInferStream", "Predict", "Unary", "Stream")
 """OpenVINO Model Server also counts questions for a model's state and its description."""
+
+TRITON = Table(
+    software="triton",
+    prefixes=("nv_",),
+    # With its vLLM backend the page has vLLM's counters too, which know tokens.
+    wraps=True,
+    counters={
+        # A request is one whatever its batch; `nv_inference_count` counts what is in it.
+        "requests_ok": (Series("inference_request_success"),),
+        "requests_failed": (Series("inference_request_failure", label="reason", but=("CANCELED",)),),
+        "requests_aborted": (Series("inference_request_failure", label="reason", only=("CANCELED",), from_start=True),),
+    },
+    batched=Batched(
+        time=Series("inference_compute_infer_duration_us", unit="us"),
+        executions=Series("inference_exec_count"),
+        requests=Series("inference_request_success"),
+    ),
+    queued=("inference_pending_request_count",),
+    model_labels=("model",),
+    revision_labels=("version",),
+    version_field="version",
+    mend="is this Triton's metrics port (8002)?",
+)
 
 TENSORFLOW_SERVING = Table(
     software="tensorflow-serving",
@@ -35,4 +58,4 @@ OPENVINO = Table(
     mend="is this the REST port of an OpenVINO Model Server, started with --metrics_enable?",
 )
 
-MODEL_SERVERS = (TENSORFLOW_SERVING, OPENVINO)
+MODEL_SERVERS = (TRITON, TENSORFLOW_SERVING, OPENVINO)

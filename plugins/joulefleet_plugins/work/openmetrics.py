@@ -24,10 +24,11 @@ from joulefleet import (
     typed,
 )
 from joulefleet.units import s_to_ns
+from joulefleet_plugins.work.batch_busy import BatchBusy
 from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
 from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
-from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_page
+from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_batches, read_page
 
 TRIED = "faithful fake"
 HERE = {"url": "http://127.0.0.1:8000/metrics"}
@@ -73,6 +74,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     group: str = ""
     model: str = ""
     """Stands for the names that the page gives."""
+    leave_out: tuple[str, ...] = ()
+    """Models that only pass requests on to others of the same page (Triton's ensembles)."""
     version_url: str = ""
     """Default: where this software tells it, on the same host and port."""
     period_s: Annotated[float, msgspec.Meta(ge=1)] = 5.0
@@ -110,6 +113,7 @@ class OpenMetricsSource:
         self._teller = self._server if teller == self._origin else Endpoint(teller, config.timeout_s)
         self._config, self._table, self._auto = config, table or UNKNOWN, table is None
         self._parser = Parser()
+        self._busy = BatchBusy()
         self._told: Told | None = None
         self._told_of: str | None = None
         self._pages_since_asked = 0
@@ -128,12 +132,26 @@ class OpenMetricsSource:
         """The counters on the page now, or why they could not be read."""
         try:
             page, table = self._page()
-            reading = read_page(page, table, self._engine.id, self._config.model)
+            reading = self._reading(page, table)
         except NO_READING as error:
             # What answers next may be another release.
             self._told_of = None
             return [Failure(subject=self._engine.id, code=error.code, detail=str(error))]
         return [self._named(reading, table)]
+
+    def _reading(self, page: Page, table: Table) -> WorkReading:
+        reading = read_page(page, table, self._engine.id, self._config.model)
+        if table.batched is not None:
+            busy_ns = self._busy.feed(read_batches(page, table, self._config.model))
+            counts = {
+                key: msgspec.structs.replace(one, busy_ns=busy_ns.get(key)) for key, one in reading.counts.items()
+            }
+            reading = msgspec.structs.replace(reading, counts=counts)
+        if not self._config.leave_out:
+            return reading
+        kept = {key: one for key, one in reading.counts.items() if key.model not in self._config.leave_out}
+        latency = {key: one for key, one in reading.latency.items() if key in kept}
+        return msgspec.structs.replace(reading, counts=kept, latency=latency)
 
     def _page(self) -> tuple[Page, Table]:
         """The page and whose it is; what is declared follows it."""

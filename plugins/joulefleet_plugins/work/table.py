@@ -14,6 +14,7 @@ import msgspec
 
 from joulefleet import Counts, Histogram, WorkKey, WorkReading
 from joulefleet.units import s_to_ns, us_to_ns
+from joulefleet_plugins.work.batch_busy import Batches
 from joulefleet_plugins.work.exposition import BadPage, Page, Sample
 
 RANK_LABELS = frozenset({"tp_rank", "pp_rank"})
@@ -50,6 +51,14 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return value not in self.but and (not self.only or value in self.only)
 
 
+class Batched(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Counters of which the busy time is made where each request of a batch adds the whole batch's time."""
+
+    time: Series
+    executions: Series
+    requests: Series
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one kind of inference server tells its work."""
 
@@ -64,6 +73,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether it passes requests on to engines that count them too, so that it is read only where it is named."""
     counters: dict[str, tuple[Series, ...]]
     """By field of Counts, in order of preference."""
+    batched: Batched | None = None
     running: tuple[str, ...] = ()
     queued: tuple[str, ...] = ()
     latency: dict[str, tuple[str, ...]] = {}
@@ -129,6 +139,19 @@ def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkRea
         running=_gauge(running),
         queued=_gauge(queued),
     )
+
+
+def read_batches(page: Page, table: Table, model: str = "") -> dict[WorkKey, Batches]:
+    """The counters of batches of each model that shows them. Raises BadPage."""
+    if table.batched is None:
+        return {}
+    prefix, key_of = _prefix(page, table), _keys(table, model)
+    parts = [
+        _by_key(*choice, key_of) if (choice := _choose(page, prefix, (series,))) else {}
+        for series in (table.batched.time, table.batched.executions, table.batched.requests)
+    ]
+    keys = set.intersection(*({*part} for part in parts))
+    return {key: Batches(*(part[key] for part in parts)) for key in sorted(keys)}
 
 
 def known_names(page: Page) -> set[str]:

@@ -1,10 +1,36 @@
 """Pages of servers of any model: two scrapes with their known difference, and what must not be counted."""
 
+import pytest
+
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
+from joulefleet_plugins.work.batch_busy import BatchBusy
 from joulefleet_plugins.work.exposition import Parser
-from joulefleet_plugins.work.model_servers import OPENVINO, TENSORFLOW_SERVING
+from joulefleet_plugins.work.model_servers import OPENVINO, TENSORFLOW_SERVING, TRITON
 from joulefleet_plugins.work.recognise import recognise
+from joulefleet_plugins.work.table import read_batches
+from joulefleet_plugins.work.vllm import VLLM
+
+TRITON_PAGE = """
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="resnet50",version="1"} 1000 1600
+nv_inference_request_success{model="bert",version="2"} 500 700
+nv_inference_request_success{model="ens_resnet",version="1"} 400 600
+# TYPE nv_inference_request_failure counter
+nv_inference_request_failure{model="resnet50",reason="REJECTED",version="1"} 0 4
+# TYPE nv_inference_count counter
+nv_inference_count{model="resnet50",version="1"} 8000 12800
+nv_inference_count{model="bert",version="2"} 500 700
+# TYPE nv_inference_exec_count counter
+nv_inference_exec_count{model="resnet50",version="1"} 1000 1400
+nv_inference_exec_count{model="bert",version="2"} 250 350
+# TYPE nv_inference_compute_infer_duration_us counter
+nv_inference_compute_infer_duration_us{model="resnet50",version="1"} 4000000 6000000
+nv_inference_compute_infer_duration_us{model="bert",version="2"} 6000000 9000000
+nv_inference_compute_infer_duration_us{model="ens_resnet",version="1"} 1600000 2400000
+# TYPE nv_energy_consumption counter
+nv_energy_consumption{gpu_uuid="GPU-0"} 4879631.328000044 4883831.328000044
+"""
 
 TENSORFLOW_PAGE = """
 # TYPE :tensorflow:cc:saved_model:load_attempt_count counter
@@ -46,3 +72,26 @@ def test_questions_for_an_openvino_models_state_are_no_requests() -> None:
     assert difference(OPENVINO_PAGE, OPENVINO) == {WorkKey("resnet", "1"): {"requests_ok": 35, "requests_failed": 2}}
     assert scrape(OPENVINO_PAGE, OPENVINO, 1).running == 3
     assert recognise(Parser().parse(page(OPENVINO_PAGE, 0))) is OPENVINO
+
+
+def test_tritons_busy_time_is_that_of_batches_and_not_of_requests() -> None:
+    busy = BatchBusy()
+    first, second = (Parser().parse(page(TRITON_PAGE, column)) for column in (0, 1))
+    resnet50, bert = WorkKey("resnet50", "1"), WorkKey("bert", "2")
+    assert busy.feed(read_batches(first, TRITON)) == {resnet50: 0, bert: 0}, "an ensemble is not computed itself"
+    told = busy.feed(read_batches(second, TRITON))
+    assert told == {resnet50: 1_333_333_333, bert: 1_500_000_000}
+    energy_j = 4883831.328000044 - 4879631.328000044
+    shares_j = {key: energy_j * ns / sum(told.values()) for key, ns in told.items()}
+    assert shares_j[resnet50] == pytest.approx(1976.47, abs=5e-3)
+    assert shares_j[bert] == pytest.approx(2223.53, abs=5e-3)
+    counted = difference(TRITON_PAGE, TRITON)
+    assert shares_j[resnet50] / counted[resnet50]["requests_ok"] == pytest.approx(3.2941, abs=5e-5)
+    assert shares_j[bert] / counted[bert]["requests_ok"] == pytest.approx(11.1176, abs=5e-5)
+    assert counted[resnet50]["requests_failed"] == 4
+    assert recognise(first) is TRITON
+
+
+def test_the_vllm_inside_a_triton_is_the_engine() -> None:
+    vllm = 'vllm:generation_tokens_total{model="m",version="1"} 7\n'
+    assert recognise(Parser().parse(page(TRITON_PAGE, 0) + vllm)) is VLLM

@@ -355,7 +355,7 @@ def test_a_server_of_ones_own_by_a_table(serving: Any) -> None:
     ("body", "code"),
     [
         (b"a 1\n" * 13_000_000, "too_large"),
-        (b"".join(b'vllm:generation_tokens_total{model_name="%d"} 1\n' % n for n in range(100_001)), "too_large"),
+        (b"".join(b'vllm:generation_tokens_total{model_name="%d"} 1\n' % n for n in range(50_001)), "too_large"),
         (bytes(range(256)) * 100, "malformed"),
     ],
     ids=["50 MB", "label sets", "binary"],
@@ -373,3 +373,11 @@ def test_a_long_name_is_cut_and_what_bears_it_is_added_up(serving: Any) -> None:
     page += f'litellm_output_tokens_metric_total{{requested_model="M",team="{long}b"}} 3\n'
     source = open({"url": serving(fixed(page)), "software": "litellm"})
     assert read(source).counts == {WorkKey("M", "", "x" * 200): Counts(output_tokens=10)}
+
+
+def test_an_ensemble_is_left_out_where_it_is_named(serving: Any) -> None:
+    page = "".join(f'nv_inference_request_success{{model="{one}",version="1"}} 7\n' for one in ("leaf", "ensemble"))
+    page += 'nv_inference_exec_count{model="leaf",version="1"} 7\n'
+    page += 'nv_inference_compute_infer_duration_us{model="leaf",version="1"} 7\n'
+    source = open({"url": serving(fixed(page)), "leave_out": ["ensemble"]})
+    assert read(source).counts == {WorkKey("leaf", "1"): Counts(requests_ok=7, busy_ns=0)}
