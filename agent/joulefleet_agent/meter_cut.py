@@ -243,10 +243,13 @@ class MeterCut(msgspec.Struct, dict=True):
             part.gauge_ns += to_ns - from_ns
 
     def _note_gauges(self, reading: MeterReading, step_ns: int, closed_ns: int) -> None:
-        if reading.at_ns < self.since_ns:
+        if not reading.gauges or reading.at_ns < self.since_ns:
             return
+        means = self._part(_window_of(reading.at_ns, step_ns, closed_ns)).gauges
         for name, value in reading.gauges.items():
-            mean = self._part(_window_of(reading.at_ns, step_ns, closed_ns)).gauges.setdefault(name, Mean())
+            mean = means.get(name)
+            if mean is None:
+                mean = means[name] = Mean()
             mean.total += value
             mean.number += 1
 
