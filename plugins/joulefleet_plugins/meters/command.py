@@ -18,7 +18,7 @@ from joulefleet import ConfigError, Engine, Failure, Meter, Reading, Source, Sou
 from joulefleet.reading import MeterReading
 from joulefleet.secret import hidden, read_secret
 from joulefleet.units import NS_PER_S, s_to_ns
-from joulefleet_plugins.meters.output import (
+from joulefleet_plugins.interfaces.output import (
     Bound,
     MeterTable,
     Output,
@@ -30,8 +30,8 @@ from joulefleet_plugins.meters.output import (
     meters_of,
     read_all,
 )
-from joulefleet_plugins.meters.process import Command, CommandFailed, Line, Lines
-from joulefleet_plugins.meters.quantity import BadOutput
+from joulefleet_plugins.interfaces.process import Command, CommandFailed, Line, Lines
+from joulefleet_plugins.interfaces.quantity import BadOutput
 
 TRIED = "faithful fake"
 WHERE = "source exec"

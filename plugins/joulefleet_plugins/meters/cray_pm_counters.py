@@ -19,7 +19,7 @@ import msgspec
 
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import j_to_uj, ms_to_ns, ns_to_s, s_to_ns, w_to_mw
-from joulefleet_plugins.meters.kept_file import KeptFile, failure, number_in, said
+from joulefleet_plugins.interfaces.kept_file import KeptFile, failure, number_in, said
 
 TRIED = "faithful fake"
 ROOT = "/sys/cray/pm_counters"

@@ -19,12 +19,12 @@ import msgspec
 from joulefleet import ConfigError, Engine, Failure, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.config import is_loopback
 from joulefleet.units import ns_to_s, s_to_ns
+from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, split
+from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
+from joulefleet_plugins.interfaces.kept_file import number_in, said
+from joulefleet_plugins.interfaces.still import Still
 from joulefleet_plugins.meters.exporter_pages import BOARDS, Told, meter_id
 from joulefleet_plugins.meters.exporter_zones import Range, kepler, node_exporter
-from joulefleet_plugins.meters.kept_file import number_in, said
-from joulefleet_plugins.meters.still import Still
-from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, split
-from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 
 TRIED = "faithful fake"
 WHERE = "source exporter"

@@ -15,7 +15,7 @@ import msgspec
 
 from joulefleet import Kind, Meter
 from joulefleet.units import j_to_uj, mj_to_uj, s_to_ns, w_to_mw
-from joulefleet_plugins.work.exposition import Page, Sample
+from joulefleet_plugins.interfaces.exposition import Page, Sample
 
 HOSTS = ("Hostname", "hostname", "node_name", "host", "instance")
 """Labels that name the server, the first there is; dcgm-exporter wrote it in both ways."""

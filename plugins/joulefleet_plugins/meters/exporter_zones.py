@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from joulefleet import Kind, Meter
 from joulefleet.units import j_to_uj, s_to_ns
+from joulefleet_plugins.interfaces.exposition import Page, Sample
 from joulefleet_plugins.meters.exporter_pages import Told, host_of, meter_id, value_of
 from joulefleet_plugins.meters.rapl import (
     BOUND_MW,
@@ -23,7 +24,6 @@ from joulefleet_plugins.meters.rapl import (
     REFRESH_NS,
     USUAL_STEP_UJ,
 )
-from joulefleet_plugins.work.exposition import Page, Sample
 
 NODE = re.compile(r"node_rapl_(?:(\w+)_)?joules_total")
 KEPLER = "kepler_node_cpu_joules_total"

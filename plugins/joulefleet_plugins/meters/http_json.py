@@ -15,9 +15,9 @@ import msgspec
 from joulefleet import ConfigError, Engine, Failure, Meter, Reading, Source, SourceUnavailable, typed
 from joulefleet.secret import read_secret
 from joulefleet.units import s_to_ns
-from joulefleet_plugins.meters.output import Bound, MeterTable, Output, asks, bind, check, meters_of, read_all
-from joulefleet_plugins.meters.quantity import BadOutput
-from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, split
+from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, split
+from joulefleet_plugins.interfaces.output import Bound, MeterTable, Output, asks, bind, check, meters_of, read_all
+from joulefleet_plugins.interfaces.quantity import BadOutput
 
 TRIED = "faithful fake"
 WHERE = "source http_json"

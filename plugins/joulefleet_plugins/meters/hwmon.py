@@ -18,8 +18,8 @@ import msgspec
 
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import ms_to_ns, s_to_ns, uw_to_mw, w_to_mw
+from joulefleet_plugins.interfaces.kept_file import KeptFile, failure, number_in, said
 from joulefleet_plugins.meters.hwmon_sensor import Sensor, finder, sensors
-from joulefleet_plugins.meters.kept_file import KeptFile, failure, number_in, said
 
 TRIED = "faithful fake"
 ROOT = "/sys/class/hwmon"

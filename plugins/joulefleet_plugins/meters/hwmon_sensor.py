@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from joulefleet.units import uw_to_mw
-from joulefleet_plugins.meters.kept_file import number_in, said
+from joulefleet_plugins.interfaces.kept_file import number_in, said
 
 VALUE = re.compile(r"((?:energy|power)\d+)_(input|average)")
 PCI = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")

@@ -22,7 +22,7 @@ import msgspec
 
 from joulefleet import Engine, Failure, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import NS_PER_S, ns_to_ms, s_to_ns, w_to_mw
-from joulefleet_plugins.meters.still import Still
+from joulefleet_plugins.interfaces.still import Still
 
 TRIED = "faithful fake"
 DEVICES = ("/dev/ipmi0", "/dev/ipmi/0", "/dev/ipmidev/0")

@@ -24,7 +24,7 @@ import msgspec
 
 from joulefleet import Engine, Failure, Kind, Meter, MeterReading, Reading, Source, SourceUnavailable, typed
 from joulefleet.units import s_to_ns, steps_to_uj
-from joulefleet_plugins.meters.kept_file import number_in, said
+from joulefleet_plugins.interfaces.kept_file import number_in, said
 from joulefleet_plugins.meters.rapl import BOUND_MW, CPUINFO, PSYS_KINDS, REFRESH_NS, USUAL_STEP_UJ, dies_apart
 
 TRIED = "faithful fake"

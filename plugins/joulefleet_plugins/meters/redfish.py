@@ -33,6 +33,7 @@ from joulefleet import (
 )
 from joulefleet.secret import read_secret
 from joulefleet.units import UJ_PER_J, kwh_to_uj, ns_to_s, s_to_ns, w_to_mw
+from joulefleet_plugins.interfaces.still import STALE_S, Still
 from joulefleet_plugins.meters.redfish_route import Document, NoValue, Route, Told, told
 from joulefleet_plugins.meters.redfish_session import (
     DEFAULT_PORTS,
@@ -46,7 +47,6 @@ from joulefleet_plugins.meters.redfish_session import (
     shown_fingerprint,
 )
 from joulefleet_plugins.meters.redfish_tree import Gpu, NoServer, RouteName, Server, capacity_w, find, gpus, server
-from joulefleet_plugins.meters.still import STALE_S, Still
 
 TRIED = "faithful fake"
 REFRESH_NS = s_to_ns(60)

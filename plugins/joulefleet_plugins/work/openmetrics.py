@@ -24,9 +24,9 @@ from joulefleet import (
     typed,
 )
 from joulefleet.units import s_to_ns
+from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
+from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
-from joulefleet_plugins.work.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
-from joulefleet_plugins.work.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
 from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_batches, read_page
 

@@ -1,6 +1,6 @@
 """Finds out whose a metrics page is, by the names of its metrics."""
 
-from joulefleet_plugins.work.exposition import Page
+from joulefleet_plugins.interfaces.exposition import Page
 from joulefleet_plugins.work.gateways import GATEWAYS
 from joulefleet_plugins.work.language_models import LANGUAGE_MODELS
 from joulefleet_plugins.work.model_servers import MODEL_SERVERS

@@ -14,8 +14,8 @@ import msgspec
 
 from joulefleet import Counts, Histogram, WorkKey, WorkReading
 from joulefleet.units import s_to_ns, us_to_ns
+from joulefleet_plugins.interfaces.exposition import BadPage, Page, Sample
 from joulefleet_plugins.work.batch_busy import Batches
-from joulefleet_plugins.work.exposition import BadPage, Page, Sample
 
 RANK_LABELS = frozenset({"tp_rank", "pp_rank"})
 """Tensor and pipeline parallel ranks: each repeats the count of the whole engine."""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fixtures.exporter import A_UUID, B_UUID, ENERGY, POWER, Dcgm, row, rows
 from fixtures.recorded import DATA, needs_data
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.meters.exporter_pages import BOARDS, Told
-from joulefleet_plugins.work.exposition import Parser
 
 GB200 = DATA / "exporters" / "dcgm-gb200.txt"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from fixtures.exporter import row
+from joulefleet_plugins.interfaces.exposition import Page, Parser
 from joulefleet_plugins.meters.exporter_pages import Told
 from joulefleet_plugins.meters.exporter_zones import kepler, node_exporter
-from joulefleet_plugins.work.exposition import Page, Parser
 
 RANGE_UJ = 65_532_610_987
 

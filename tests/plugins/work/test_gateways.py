@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
-from joulefleet_plugins.work.exposition import Parser
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.gateways import DYNAMO, ENVOY, GATEWAYS, LITELLM
 from joulefleet_plugins.work.recognise import NotRecognised, recognise
 from joulefleet_plugins.work.table import Table

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import Counts, WorkKey
-from joulefleet_plugins.work.exposition import Parser
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.language_models import (
     LANGUAGE_MODELS,
     LLAMA_CPP,

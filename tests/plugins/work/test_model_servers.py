@@ -4,8 +4,8 @@ import pytest
 
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
-from joulefleet_plugins.work.exposition import Parser
 from joulefleet_plugins.work.model_servers import OPENVINO, TENSORFLOW_SERVING, TRITON
 from joulefleet_plugins.work.recognise import recognise
 from joulefleet_plugins.work.table import read_batches

@@ -2,7 +2,7 @@
 
 import pytest
 
-from joulefleet_plugins.work.exposition import Parser
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
 from joulefleet_plugins.work.table import Table
 

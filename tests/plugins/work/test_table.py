@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
-from joulefleet_plugins.work.exposition import BadPage, Parser
+from joulefleet_plugins.interfaces.exposition import BadPage, Parser
 from joulefleet_plugins.work.recognise import TABLES
 from joulefleet_plugins.work.table import Series, Table, Unrecognised, read_page
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
-from joulefleet_plugins.work.exposition import Parser
+from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.table import read_page
 from joulefleet_plugins.work.vllm import VLLM
 

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from joulefleet_plugins.work.exposition import BadPage, Page, Parser, Sample
+from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser, Sample
 
 
 def parse(text: str, openmetrics: bool = False) -> Page:

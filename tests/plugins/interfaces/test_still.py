@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet_plugins.meters.still import STALE_S, STUCK_MOVES, STUCK_S, Still
+from joulefleet_plugins.interfaces.still import STALE_S, STUCK_MOVES, STUCK_S, Still
 
 
 def codes(still: Still, looks: Iterable[tuple[float, object, str, int]]) -> list[str]:

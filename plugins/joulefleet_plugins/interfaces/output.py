@@ -17,7 +17,7 @@ from joulefleet import ConfigError, Failure, Kind, Meter, MeterReading, Reading
 from joulefleet.counter import GAP_PERIODS
 from joulefleet.describe import Current, SensorClass
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
-from joulefleet_plugins.meters.quantity import ENERGY, POWER, TIMES, BadOutput, number, time_ns, value_of
+from joulefleet_plugins.interfaces.quantity import ENERGY, POWER, TIMES, BadOutput, number, time_ns, value_of
 
 Things = list[dict[str, Any]]
 """What an output tells of one thing each: values by name."""

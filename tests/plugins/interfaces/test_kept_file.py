@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.sysfs import SysfsFile, lose
-from joulefleet_plugins.meters.kept_file import KeptFile, failure, number_in, said
+from joulefleet_plugins.interfaces.kept_file import KeptFile, failure, number_in, said
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_device_that_does_not_answer_is_not_asked_twice(
         asks.append(descriptor)
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("joulefleet_plugins.meters.kept_file.os.pread", refuse)
+    monkeypatch.setattr("joulefleet_plugins.interfaces.kept_file.os.pread", refuse)
     with pytest.raises(OSError, match=os.strerror(number)):
         kept.text()
     assert len(asks) == asked

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from joulefleet_plugins.work.endpoint import MAX_PAGE_BYTES, BadUrl, Body, Endpoint, NoAnswer, host_and_port, split
+from joulefleet_plugins.interfaces.endpoint import (
+    MAX_PAGE_BYTES,
+    BadUrl,
+    Body,
+    Endpoint,
+    NoAnswer,
+    host_and_port,
+    split,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 Conversation = Callable[[socket.socket], None]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet_plugins.meters.quantity import ENERGY, MOST, POWER, BadOutput, number, time_ns, value_of
+from joulefleet_plugins.interfaces.quantity import ENERGY, MOST, POWER, BadOutput, number, time_ns, value_of
 
 
 def code_of(call: Any, *arguments: Any) -> str:

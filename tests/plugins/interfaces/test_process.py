@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from joulefleet_plugins.meters import process
-from joulefleet_plugins.meters.process import Command, CommandFailed, Lines
+from joulefleet_plugins.interfaces import process
+from joulefleet_plugins.interfaces.process import Command, CommandFailed, Lines
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 Make = Callable[[str], list[str]]

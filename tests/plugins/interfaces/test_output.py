@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from joulefleet.config import ConfigError, typed
 from joulefleet.describe import Meter
 from joulefleet.reading import Failure, MeterReading, Reading
-from joulefleet_plugins.meters.output import Bound, MeterTable, Output, asks, at, bind, check, read_all
-from joulefleet_plugins.meters.quantity import BadOutput
+from joulefleet_plugins.interfaces.output import Bound, MeterTable, Output, asks, at, bind, check, read_all
+from joulefleet_plugins.interfaces.quantity import BadOutput
 
 PERIOD_NS = 5_000_000_000
 NOW_NS = 1_795_384_800_000_000_000
