@@ -6,6 +6,7 @@ Which software's page it is, its metrics tell; until it was read once, its engin
 
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
+from uuid import uuid4
 
 import msgspec
 
@@ -28,6 +29,7 @@ from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, h
 from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
+from joulefleet_plugins.work.rises import Rises
 from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_batches, read_page
 
 TRIED = "faithful fake"
@@ -103,8 +105,8 @@ NOTHING = Told("", None)
 class OpenMetricsSource:
     """The metrics page of one inference server, which need not be up yet."""
 
-    def __init__(self, config: Config, table: Table | None) -> None:
-        """Without a table the page is asked whose it is. Raises BadUrl."""
+    def __init__(self, config: Config, table: Table | None, life: str) -> None:
+        """Without a table the page is asked whose it is. `life` is another at each start. Raises BadUrl."""
         self._origin, path = split(config.url)
         teller, self._version_path = split(config.version_url) if config.version_url else (self._origin, "")
         given = path if path.strip("/") else table.metrics_path if table else ""
@@ -113,7 +115,7 @@ class OpenMetricsSource:
         self._teller = self._server if teller == self._origin else Endpoint(teller, config.timeout_s)
         self._config, self._table, self._auto = config, table or UNKNOWN, table is None
         self._parser = Parser()
-        self._busy = BatchBusy()
+        self._busy, self._rises, self._life = BatchBusy(), Rises(), life
         self._told: Told | None = None
         self._told_of: str | None = None
         self._pages_since_asked = 0
@@ -140,7 +142,10 @@ class OpenMetricsSource:
         return [self._named(reading, table)]
 
     def _reading(self, page: Page, table: Table) -> WorkReading:
-        reading = read_page(page, table, self._engine.id, self._config.model)
+        rises = self._rises if table.gathered else None
+        reading = read_page(page, table, self._engine.id, self._config.model, rises)
+        if table.gathered:
+            reading = msgspec.structs.replace(reading, epoch=self._life)
         if table.batched is not None:
             busy_ns = self._busy.feed(read_batches(page, table, self._config.model))
             counts = {
@@ -251,7 +256,7 @@ def open(table: dict[str, Any]) -> Source:
         names = ", ".join((AUTO, *TABLES))
         raise ConfigError("openmetrics", "software", f"'{config.software}' is not known; one of {names}")
     try:
-        return OpenMetricsSource(config, config.table or TABLES.get(config.software))
+        return OpenMetricsSource(config, config.table or TABLES.get(config.software), uuid4().hex)
     except BadUrl as error:
         raise SourceUnavailable(
             "bad_url", str(error), "write the server's address, as http://127.0.0.1:8000"

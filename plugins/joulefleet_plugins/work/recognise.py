@@ -31,7 +31,7 @@ def recognise(page: Page) -> Table:
     known = known_names(page)
     found = [table for table in TABLES.values() if counts_here(known, table)]
     engines = [table for table in found if not table.front]
-    innermost = [table for table in engines if not table.wraps] or engines
+    innermost = [table for table in engines if table.layer == min(one.layer for one in engines)]
     if len(innermost) == 1:
         return innermost[0]
     if innermost:

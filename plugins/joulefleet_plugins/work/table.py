@@ -16,9 +16,10 @@ from joulefleet import Counts, Histogram, WorkKey, WorkReading
 from joulefleet.units import s_to_ns, us_to_ns
 from joulefleet_plugins.interfaces.exposition import BadPage, Page, Sample
 from joulefleet_plugins.work.batch_busy import Batches
+from joulefleet_plugins.work.rises import Rises, Shown
 
-RANK_LABELS = frozenset({"tp_rank", "pp_rank"})
-"""Tensor and pipeline parallel ranks: each repeats the count of the whole engine."""
+RANK_LABELS = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})
+"""Tensor, pipeline and expert parallel ranks: each repeats the count of the whole engine."""
 COUNTER_TYPES = frozenset({"counter", "unknown", "untyped"})
 HISTOGRAM_TYPES = frozenset({"histogram", "summary"})
 SUFFIXES = ("_total", "_bucket", "_sum", "_count")
@@ -67,8 +68,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What its metrics' names begin with; the first that the page knows is taken."""
     marks: tuple[str, ...] = ()
     """Metrics that a page must all have to be recognised as its own, where their names alone are too common."""
-    wraps: bool = False
-    """Whether its page may also show the counters of an engine inside it, which are then read instead."""
+    layer: int = 0
+    """Of a page with the counters of several, those of the lowest layer are read: of the engine inside the others."""
+    gathered: bool = False
+    """Whether its page gathers many workers, whose series go when they end."""
     front: bool = False
     """Whether it passes requests on to engines that count them too, so that it is read only where it is named."""
     counters: dict[str, tuple[Series, ...]]
@@ -116,9 +119,10 @@ KeyOf = Callable[[Mapping[str, str]], WorkKey]
 Choice = tuple[Series, list[list[Sample]]]
 
 
-def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkReading:
+def read_page(page: Page, table: Table, engine: str, model: str = "", rises: Rises | None = None) -> WorkReading:
     """What a page says of an engine's work. `model` stands for every model that the page names, if given.
 
+    With `rises`, which is told every page, counters are what rose since the first, and the epoch is left to the caller.
     Raises Unrecognised, or BadPage where a counter has no countable value.
     """
 
@@ -128,14 +132,22 @@ def read_page(page: Page, table: Table, engine: str, model: str = "") -> WorkRea
     running, queued = (_first_of(page, prefix, names) for names in (table.running, table.queued))
     buckets = {kind: _first_of(page, prefix, names, "_bucket") for kind, names in table.latency.items()}
     shown = [running, queued, *buckets.values(), *(samples for _, parts in counters.values() for samples in parts)]
-    keys = sorted({key_of(sample.labels) for samples in shown for sample in samples})
-    sums = {name: _by_key(*choice, key_of) for name, choice in counters.items()}
+    keys = {key_of(sample.labels) for samples in shown for sample in samples}
+    if rises is None:
+        sums = {name: _by_key(*choice, key_of) for name, choice in counters.items()}
+    else:
+        sums = rises.feed({name: _series(*choice, key_of) for name, choice in counters.items()})
+        keys = keys.union(*sums.values())
     latency = {kind: _histograms(samples, key_of) for kind, samples in buckets.items()}
     return WorkReading(
         engine=engine,
         epoch=_epoch(page, [prefix + series.name for series, _ in counters.values()]),
-        counts={one: Counts(**{name: of.get(one, 0) for name, of in sums.items()}) for one in keys},
-        latency={one: kinds for one in keys if (kinds := {kind: of[one] for kind, of in latency.items() if one in of})},
+        counts={one: Counts(**{name: of.get(one, 0) for name, of in sums.items()}) for one in sorted(keys)},
+        latency={
+            one: kinds
+            for one in sorted(keys)
+            if (kinds := {kind: of[one] for kind, of in latency.items() if one in of})
+        },
         running=_gauge(running),
         queued=_gauge(queued),
     )
@@ -231,16 +243,26 @@ def _first_of(page: Page, prefix: str, names: Iterable[str], suffix: str = "") -
 
 def _by_key(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> dict[WorkKey, int]:
     sums: dict[WorkKey, int] = {}
-    for labels, count in (one for samples in parts for one in _without_ranks(samples, series.unit)):
-        sums[key_of(labels)] = sums.get(key_of(labels), 0) + count
+    for _, key, count in _series(series, parts, key_of):
+        sums[key] = sums.get(key, 0) + count
     return sums
+
+
+def _series(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> list[Shown]:
+    return [
+        ((part, frozenset(labels.items())), key_of(labels), count)
+        for part, samples in enumerate(parts)
+        for labels, count in _without_ranks(samples, series.unit)
+    ]
 
 
 def _without_ranks(samples: list[Sample], unit: str = "") -> list[tuple[dict[str, str], int]]:
     """Labels and count of each series, one for all ranks that repeat it."""
     largest: dict[frozenset[tuple[str, str]], tuple[dict[str, str], int]] = {}
     for sample in samples:
-        labels = {name: value for name, value in sample.labels.items() if name not in RANK_LABELS}
+        # A rank's process id is no other engine's.
+        repeated = RANK_LABELS | {"pid"} if RANK_LABELS & sample.labels.keys() else RANK_LABELS
+        labels = {name: value for name, value in sample.labels.items() if name not in repeated}
         series = frozenset(labels.items())
         count = _whole(sample, unit)
         if series not in largest or count > largest[series][1]:

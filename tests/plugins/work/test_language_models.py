@@ -283,3 +283,11 @@ def test_reasons_that_a_nim_repeats_are_not_added() -> None:
 
 def test_an_lmdeploy_that_shows_no_reasons_counts_no_requests() -> None:
     assert read('lmdeploy:generation_tokens_total{model_name="M"} 7\n', LMDEPLOY) == Counts(output_tokens=7)
+
+
+def test_sglangs_ranks_of_experts_and_their_processes_count_once() -> None:
+    text = "".join(
+        f'sglang:realtime_tokens_total{{mode="decode",moe_ep_rank="{rank}",pid="{100 + rank}",tp_rank="{rank}"}} 70\n'
+        for rank in range(4)
+    )
+    assert read(text, SGLANG).output_tokens == 70

@@ -6,9 +6,10 @@ from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
 from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
-from joulefleet_plugins.work.model_servers import OPENVINO, TENSORFLOW_SERVING, TRITON
+from joulefleet_plugins.work.model_servers import OPENVINO, RAY_LLM, RAY_SERVE, TENSORFLOW_SERVING, TRITON
 from joulefleet_plugins.work.recognise import recognise
-from joulefleet_plugins.work.table import read_batches
+from joulefleet_plugins.work.rises import Rises
+from joulefleet_plugins.work.table import read_batches, read_page
 from joulefleet_plugins.work.vllm import VLLM
 
 TRITON_PAGE = """
@@ -95,3 +96,41 @@ def test_tritons_busy_time_is_that_of_batches_and_not_of_requests() -> None:
 def test_the_vllm_inside_a_triton_is_the_engine() -> None:
     vllm = 'vllm:generation_tokens_total{model="m",version="1"} 7\n'
     assert recognise(Parser().parse(page(TRITON_PAGE, 0) + vllm)) is VLLM
+
+
+RAY_PAGE = """
+# TYPE ray_vllm_generation_tokens_total counter
+ray_vllm_generation_tokens_total{Component="core_worker",SessionName="s",WorkerId="a",model_name="M"} 100 130
+ray_vllm_generation_tokens_total{Component="core_worker",SessionName="s",WorkerId="b",model_name="M"} 50 50
+# TYPE ray_vllm_request_success_total counter
+ray_vllm_request_success_total{WorkerId="a",finished_reason="stop",model_name="M"} 10 13
+# TYPE ray_serve_deployment_request_counter_total counter
+ray_serve_deployment_request_counter_total{WorkerId="a",application="x",deployment="LLM",replica="r"} 10 13
+ray_serve_deployment_request_counter_total{WorkerId="c",application="x",deployment="Ingress",replica="r"} 10 13
+# TYPE ray_serve_num_http_requests_total counter
+ray_serve_num_http_requests_total{WorkerId="d",application="x",method="POST",status_code="200"} 10 13
+"""
+
+
+def test_the_vllm_under_ray_is_counted_and_not_what_passes_it_on() -> None:
+    assert difference(RAY_PAGE, RAY_LLM) == {
+        WorkKey("M"): {"requests_ok": 3, "requests_aborted": 0, "output_tokens": 30}
+    }
+    assert recognise(Parser().parse(page(RAY_PAGE, 0))) is RAY_LLM
+    vllm = "vllm:generation_tokens_total 7\n"
+    assert recognise(Parser().parse(page(RAY_PAGE, 0) + vllm)) is VLLM
+
+
+def test_a_worker_of_ray_that_ends_makes_nothing_anew() -> None:
+    rises = Rises()
+    texts = [page(RAY_PAGE, 0), page(RAY_PAGE, 1)]
+    texts.append("\n".join(line for line in texts[1].splitlines() if 'WorkerId="b"' not in line) + "\n")
+    told = [read_page(Parser().parse(text), RAY_LLM, "e", rises=rises).counts[WorkKey("M")] for text in texts]
+    assert [one.output_tokens for one in told] == [0, 30, 30]
+    assert [one.requests_ok for one in told] == [0, 3, 3]
+
+
+def test_ray_serve_by_deployment() -> None:
+    text = "\n".join(line for line in RAY_PAGE.splitlines() if "vllm" not in line)
+    assert difference(text, RAY_SERVE) == {WorkKey("Ingress"): {"requests_ok": 3}, WorkKey("LLM"): {"requests_ok": 3}}
+    assert recognise(Parser().parse(page(text, 0))) is RAY_SERVE

@@ -381,3 +381,15 @@ def test_an_ensemble_is_left_out_where_it_is_named(serving: Any) -> None:
     page += 'nv_inference_compute_infer_duration_us{model="leaf",version="1"} 7\n'
     source = open({"url": serving(fixed(page)), "leave_out": ["ensemble"]})
     assert read(source).counts == {WorkKey("leaf", "1"): Counts(requests_ok=7, busy_ns=0)}
+
+
+def test_a_page_of_many_workers_is_summed_in_a_life_of_its_own(serving: Any) -> None:
+    pages = {"/metrics": 'ray_vllm_generation_tokens_total{WorkerId="a",model_name="M"} 100\n'}
+    address = serving(at(pages))
+    first, second = open({"url": address}), open({"url": address})
+    before = read(first)
+    assert before.counts == {WorkKey("M"): Counts(output_tokens=0)}
+    pages["/metrics"] = 'ray_vllm_generation_tokens_total{WorkerId="b",model_name="M"} 7\n'
+    after = read(first)
+    assert after.counts == {WorkKey("M"): Counts(output_tokens=7)}
+    assert before.epoch == after.epoch != read(second).epoch
