@@ -77,7 +77,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model: str = ""
     """Stands for the names that the page gives."""
     leave_out: tuple[str, ...] = ()
-    """Models that only pass requests on to others of the same page (Triton's ensembles)."""
+    """Models that only pass requests on to others of the same page (Triton's ensembles, Ray's ingress deployments)."""
     version_url: str = ""
     """Default: where this software tells it, on the same host and port."""
     period_s: Annotated[float, msgspec.Meta(ge=1)] = 5.0

@@ -250,7 +250,7 @@ def _by_key(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> dict[Wo
 
 def _series(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> list[Shown]:
     return [
-        ((part, frozenset(labels.items())), key_of(labels), count)
+        ((series.name, part, frozenset(labels.items())), key_of(labels), count)
         for part, samples in enumerate(parts)
         for labels, count in _without_ranks(samples, series.unit)
     ]
