@@ -20,6 +20,8 @@ from joulefleet_agent.sources import configured, tried_of
 from joulefleet_agent.watch import Agreement, Seen, Watch, agreements
 
 DEADLINE_S = 10.0
+ASKED_DEADLINE_S = 60.0
+"""For sources that somebody configured: a BMC that takes 3 s for an answer is asked ten times before it is open."""
 """For opening a source and its first reads; the time for which it is watched comes on top."""
 SETTLE_S = 0.5
 """Between two reads, where the first gave nothing."""
@@ -57,7 +59,7 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
 def probe(  # noqa: PLR0913 - how it is tried is told by name
     sources: Sequence[SourceConfig],
     where: str,
-    deadline_s: float = DEADLINE_S,
+    deadline_s: float | None = None,
     *,
     watch_s: float = 0.0,
     unasked: bool = False,
@@ -69,6 +71,7 @@ def probe(  # noqa: PLR0913 - how it is tried is told by name
     tried `unasked`, such a one is only told to need configuration.
     """
     opened = with_gains(configured(sources, where), gains or {})
+    deadline_s = deadline_s or (DEADLINE_S if unasked else ASKED_DEADLINE_S)
     trials = [_Trial(one, used.use, deadline_s, watch_s) for one, used in zip(opened, sources, strict=True)]
     for trial in trials:
         trial.start()
