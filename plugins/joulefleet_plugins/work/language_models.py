@@ -15,6 +15,7 @@ SGLANG = Table(
     software="sglang",
     # Behind its gRPC sidecar the colon is an underscore.
     prefixes=("sglang:", "sglang_"),
+    lazy=True,
     counters={
         "requests_ok": (Series("num_requests"),),
         "requests_aborted": (Series("num_aborted_requests"),),
@@ -48,6 +49,7 @@ SGLANG = Table(
 TGI = Table(
     software="tgi",
     prefixes=("tgi_",),
+    lazy=True,
     counters={
         # `tgi_request_count` counts a chat twice.
         "requests_ok": (Series("request_success"),),

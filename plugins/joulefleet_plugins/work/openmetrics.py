@@ -47,8 +47,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 ASK_VERSION_AGAIN_READS = 12
 """A server that did not tell its version is asked again after so many pages."""
 MAX_VERSION_CHARACTERS = 100
-DEADLINE_TIMEOUTS = 2 * (len(PATHS) + 1) + 1
-"""A page and a version take at most two timeouts each, and pages may be looked for on every path."""
+DEADLINE_TIMEOUTS = 5
+"""A page and a version take at most two timeouts each, and so does the page on each further path."""
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +120,7 @@ class OpenMetricsSource:
         self._told_of: str | None = None
         self._pages_since_asked = 0
         self.period_ns = s_to_ns(config.period_s)
-        self.deadline_ns = s_to_ns(config.timeout_s) * DEADLINE_TIMEOUTS
+        self.deadline_ns = s_to_ns(config.timeout_s) * (DEADLINE_TIMEOUTS + 2 * (len(self._paths) - 1))
         self._declare()
         if self._auto:
             with suppress(*NO_READING):

@@ -4,7 +4,7 @@ from joulefleet_plugins.interfaces.exposition import Page
 from joulefleet_plugins.work.gateways import GATEWAYS
 from joulefleet_plugins.work.language_models import LANGUAGE_MODELS
 from joulefleet_plugins.work.model_servers import MODEL_SERVERS
-from joulefleet_plugins.work.table import Table, counts_here, known_names
+from joulefleet_plugins.work.table import Table, is_of, known_names
 from joulefleet_plugins.work.vllm import VLLM
 
 TABLES: dict[str, Table] = {table.software: table for table in (VLLM, *LANGUAGE_MODELS, *MODEL_SERVERS, *GATEWAYS)}
@@ -29,7 +29,7 @@ def recognise(page: Page) -> Table:
     Where an engine runs inside another server that shows the engine's counters too, the engine's are taken.
     """
     known = known_names(page)
-    found = [table for table in TABLES.values() if counts_here(known, table)]
+    found = [table for table in TABLES.values() if is_of(known, table)]
     engines = [table for table in found if not table.front]
     innermost = [table for table in engines if table.layer == min(one.layer for one in engines)]
     if len(innermost) == 1:

@@ -68,6 +68,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What its metrics' names begin with; the first that the page knows is taken."""
     marks: tuple[str, ...] = ()
     """Metrics that a page must all have to be recognised as its own, where their names alone are too common."""
+    lazy: bool = False
+    """Whether it shows counters only from its first request on, so that before it its gauges tell whose page it is."""
     layer: int = 0
     """Of a page with the counters of several, those of the lowest layer are read: of the engine inside the others."""
     gathered: bool = False
@@ -177,14 +179,18 @@ def base(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
-def counts_here(known: set[str], table: Table) -> bool:
+def is_of(known: set[str], table: Table) -> bool:
     """Whether a page that knows these metrics has a counter of this table, and all that marks it."""
-    names = [series.name for several in table.counters.values() for series in several]
+    names = {*_counters(table), *((*table.running, *table.queued) if table.lazy else ())}
     return any(
         any(_is_known(known, prefix + name) for name in names)
         and all(_is_known(known, prefix + mark) for mark in table.marks)
         for prefix in table.prefixes
     )
+
+
+def _counters(table: Table) -> set[str]:
+    return {series.name for several in table.counters.values() for series in several}
 
 
 def _is_known(known: set[str], name: str) -> bool:
@@ -207,8 +213,8 @@ def _keys(table: Table, model: str) -> KeyOf:
 
 
 def _prefix(page: Page, table: Table) -> str:
-    counters = (series.name for several in table.counters.values() for series in several)
-    names = {*counters, *table.running, *table.queued, *(name for names in table.latency.values() for name in names)}
+    latencies = (name for names in table.latency.values() for name in names)
+    names = {*_counters(table), *table.running, *table.queued, *latencies}
     known = known_names(page)
     for prefix in table.prefixes:
         if any(_is_known(known, prefix + name) for name in names):

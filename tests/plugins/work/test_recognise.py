@@ -29,6 +29,11 @@ def test_a_worker_of_dynamo_is_the_engine_in_it() -> None:
     assert of(page + "dynamo_frontend_requests_total 7\n") == "vllm"
 
 
+def test_a_server_before_its_first_request_is_known_by_its_gauges() -> None:
+    assert of("tgi_queue_size 0\n") == "tgi"
+    assert of('sglang:num_running_reqs{tp_rank="0"} 0\n') == "sglang"
+
+
 def test_two_engines_on_one_page_are_ambiguous() -> None:
     with pytest.raises(NotRecognised, match="vllm, sglang: name the one") as error:
         of("vllm:generation_tokens_total 7\nsglang:generation_tokens_total 7\n")
@@ -37,7 +42,7 @@ def test_two_engines_on_one_page_are_ambiguous() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["", "python_info 1\n", "request_success_total 7\n", "vllm:num_requests_running 1\n", "num_requests_running 3\n"],
+    ["", "python_info 1\n", "request_success_total 7\n", "vllm:num_requests_running 7\n", "num_requests_running 3\n"],
 )
 def test_a_page_of_nobody_says_what_to_do(page: str) -> None:
     with pytest.raises(NotRecognised, match=r"\[sources.table\]") as error:
