@@ -210,8 +210,10 @@ class OpenMetricsSource:
         told = self._told or NOTHING
         wait = 1 if table.model_fields and told.key is None else ASK_VERSION_AGAIN_READS
         if epoch != self._told_of or (not told.version and self._pages_since_asked >= wait):
+            again = epoch == self._told_of
             self._told_of, self._pages_since_asked = epoch, 0
-            told = self._told = self._ask(table)
+            now = self._ask(table)
+            told = self._told = now if now.key is not None or not again else told
         return told
 
     def _ask(self, table: Table) -> Told:

@@ -226,6 +226,12 @@ def test_an_sglang_without_real_time_counts_tells_those_of_finished_requests() -
     assert counted["output_tokens"] == 5000
 
 
+def test_an_sglang_never_goes_from_one_count_of_output_tokens_to_the_other() -> None:
+    prefilled = 'sglang:realtime_tokens_total{mode="prefill_compute",model_name="M"} 9\n'
+    prefilled += 'sglang:generation_tokens_total{model_name="M"} 7\n'
+    assert read(prefilled, SGLANG).output_tokens == 0
+
+
 def test_sglangs_cached_tokens_are_the_total_or_the_parts() -> None:
     for text in (without(SGLANG_PAGE, '"total"'), without(without(SGLANG_PAGE, '"device"'), '"host"')):
         ((_, counted),) = difference(text, SGLANG).items()

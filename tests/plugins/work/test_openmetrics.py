@@ -393,3 +393,12 @@ def test_a_page_of_many_workers_is_summed_in_a_life_of_its_own(serving: Any) -> 
     after = read(first)
     assert after.counts == {WorkKey("M"): Counts(output_tokens=7)}
     assert before.epoch == after.epoch != read(second).epoch
+
+
+def test_a_model_that_was_told_stays_when_its_version_is_asked_for_in_vain(serving: Any) -> None:
+    pages = {"/metrics": "tgi_request_success 7\n", "/info": '{"model_id": "org/model"}'}
+    source = open({"url": serving(at(pages))})
+    read(source)
+    del pages["/info"]
+    for _ in range(ASK_VERSION_AGAIN_READS + 2):
+        assert read(source).counts.keys() == {WorkKey("org/model")}
