@@ -26,8 +26,8 @@ SGLANG = Table(
             Series("cached_tokens", label="cache_source", only=("total",), from_start=True),
             Series("cached_tokens", label="cache_source", but=("total",)),
         ),
-        # Counted as the steps go; the other counts a request's tokens when it ends. A page that has real-time counts has
-        # them from its first prefill on, before any output token is counted at either place.
+        # Counted as the steps go; the other counts a request's tokens when it ends. A page that has real-time counts
+        # has them from its first prefill on, before any output token is counted at either place.
         "output_tokens": (
             Series("realtime_tokens", label="mode", only=("decode",)),
             Series("generation_tokens"),

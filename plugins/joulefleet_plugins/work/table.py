@@ -227,9 +227,9 @@ def _choose(page: Page, prefix: str, several: Iterable[Series]) -> Choice | None
     for series in several:
         found = [_counter(page, prefix + name) for name in (series.name, *series.plus)]
         known = [samples for samples in found if samples is not None]
-        taken = [[sample for sample in samples if series.takes(sample.labels)] for samples in known]
-        if known and (any(taken) or not series.from_start):
-            return series, taken
+        taken = (series.takes(sample.labels) for samples in known for sample in samples)
+        if known and (not series.from_start or any(taken)):
+            return series, known
     return None
 
 
@@ -258,7 +258,7 @@ def _series(series: Series, parts: list[list[Sample]], key_of: KeyOf) -> list[Sh
     return [
         ((series.name, part, frozenset(labels.items())), key_of(labels), count)
         for part, samples in enumerate(parts)
-        for labels, count in _without_ranks(samples, series.unit)
+        for labels, count in _without_ranks([one for one in samples if series.takes(one.labels)], series.unit)
     ]
 
 
