@@ -182,6 +182,9 @@ class CounterTrack(msgspec.Struct):
     def _begin_anew(self, rules: Rules, at_ns: int, raw_uj: int, code: str) -> Gap:
         # If the counter did not restart after all, only what it rose by is sure.
         least_uj = raw_uj - self.raw_uj if raw_uj >= self.raw_uj else raw_uj
+        if rules.max_power_mw:
+            # One that leapt and came back did not begin anew, and tells more than can have been used since.
+            least_uj = min(least_uj, rules.most_uj(at_ns - self.anchor_ns + rules.refresh_ns))
         return self._skip(at_ns, raw_uj, code, lower_bound_uj=least_uj if rules.restarts_at_zero else 0)
 
     def _skip(self, at_ns: int, raw_uj: int, code: str, lower_bound_uj: int = 0, rejected_uj: int = 0) -> Gap:

@@ -46,6 +46,13 @@ def test_t3_a_board_that_begins_anew() -> None:
     assert track.total_uj - 500_000 * J == 6_000 * J
 
 
+def test_a_counter_that_leapt_and_came_back_claims_no_more_than_can_have_been_used() -> None:
+    what = rules(restarts_at_zero=True, max_power_mw=700_000)
+    _, told = follow(what, [(0, 43_000), (1, 43_300), (2, 9_000_000), (3, 43_900)])
+    assert [type(one) for one in told] == [Pair, Gap, Gap]
+    assert told[2] == Gap(2 * S, 3 * S, "reset", lower_bound_uj=840 * J)
+
+
 def test_a_new_epoch_is_never_paired_even_when_the_value_is_higher() -> None:
     track = CounterTrack()
     track.feed(rules(), 0, 5 * J, "boot 1")
