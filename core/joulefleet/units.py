@@ -32,6 +32,11 @@ def s_to_us(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+def ns_to_us(nanoseconds: int) -> int:
+    """Nanoseconds to whole microseconds, rounded down."""
+    return nanoseconds // 1_000
+
+
 def us_to_ns(microseconds: int) -> int:
     """Microseconds to nanoseconds."""
     return microseconds * 1_000

@@ -18,6 +18,7 @@ def test_known_values() -> None:
     assert units.bytes_to_mb(1_500_000) == 1.5
     assert units.bytes_to_gb(2_500_000_000) == 2.5
     assert units.ns_to_ms(250_000) == 0.25
+    assert units.ns_to_us(2_999) == 2
     assert units.j_to_uj(0.1) == 100_000
     assert units.mj_to_uj(3) == 3_000
     assert units.steps_to_uj(2**32 * 7 + 2**31, Fraction(1, 2**32)) == 7_500_000

@@ -3,18 +3,22 @@
 NVML tells, for each process, the mean use of the multiprocessors over the samples that it made since an instant:
 several a second, of which it keeps some seconds. So the mean times the time since the last answer is the time for which
 a process kept the whole board busy. Wrong entries were seen among right ones (use above 100 %, old times, processes
-that do not run): those are left out. Not told for boards under MIG.
+that do not run), and one from the future would hide all that follow: those are left out. Not told for boards under MIG.
 
 Which processes run is asked only where more than one was seen: the list takes some drivers milliseconds.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
-from joulefleet.units import s_to_us, us_to_ns
+from joulefleet.units import ns_to_us, s_to_us, us_to_ns
 from joulefleet_plugins.meters.nvml_ask import NOT_FOUND, Told
 
 MOST_US = s_to_us(10)
 """Samples are not kept for longer than about this: what a mean says of a longer time is not known."""
+AHEAD_US = s_to_us(60)
+"""How far the driver's clock, which is the host's, may be ahead of what the host says now."""
 PERCENT = 100
 SUCCESS = 0
 NOTHING_NEW = (SUCCESS, NOT_FOUND)
@@ -24,7 +28,9 @@ NOTHING_NEW = (SUCCESS, NOT_FOUND)
 class ProcessActivity:
     """Follows one board from question to question."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_us: Callable[[], int] = lambda: ns_to_us(time.time_ns())) -> None:
+        """`now_us` tells microseconds since 1970."""
+        self._now_us = now_us
         self._seen_us = 0
         """The latest sample that was told, by the driver's clock; 0 before the first."""
         self._known: set[str] = set()
@@ -33,7 +39,8 @@ class ProcessActivity:
     def __call__(self, nvml: Any, handle: Any) -> Told:
         """Nanoseconds since the last question by process, 0 for one that did nothing. Raises NVMLError."""
         samples = self._samples(nvml, handle)
-        good = [one for one in samples if one.smUtil <= PERCENT and one.timeStamp > self._seen_us]
+        latest_us = self._now_us() + AHEAD_US
+        good = [one for one in samples if one.smUtil <= PERCENT and self._seen_us < one.timeStamp <= latest_us]
         self._known |= {str(one.pid) for one in good}
         if len(self._known) > 1:
             self._known = {str(each.pid) for each in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}

@@ -100,7 +100,7 @@ def asked(*answers: list[SimpleNamespace] | int) -> list[dict[str, int]]:
         nvmlDeviceGetProcessUtilization=utilisation,
         nvmlDeviceGetComputeRunningProcesses=lambda handle: [SimpleNamespace(pid=1), SimpleNamespace(pid=2)],
     )
-    question = ProcessActivity()
+    question = ProcessActivity(lambda: 10_000_000)
     return [question(nvml, None)["activity_ns"] for _ in answers]
 
 
@@ -124,6 +124,11 @@ def test_wrong_entries_are_left_out() -> None:
     first = [sample(1, 1_000_000, 9)]
     wrong = [sample(1, 2_000_000, 101), sample(2, 1_000_000, 50), sample(2, 0, 50), sample(77, 2_000_000, 50)]
     assert asked(first, wrong)[1] == {"1": 0, "2": 0}
+
+
+def test_a_sample_from_the_future_hides_none_that_follows() -> None:
+    told = asked([sample(1, 1_000_000, 9)], [sample(1, 2**60, 50)], [sample(1, 3_000_000, 50)])
+    assert told[1:] == [{"1": 0}, {"1": 1_000_000_000}]
 
 
 @pytest.mark.parametrize("code", [0, 6])
