@@ -47,28 +47,27 @@ def _constant(point: EntryPoint, constant: str, default: Any) -> Any:
 
 
 def opener_of(name: str, where: str) -> OpenSource:
-    """A source's `open`. Its module is imported now; one that cannot be imported is a source that cannot be opened.
+    """A source's `open`. Its module is imported when it is called: where the source is read, beside the others.
 
-    Raises ConfigError where no source has this name.
+    One whose module cannot be imported raises SourceUnavailable. Raises ConfigError where no source has this name.
     """
     return _opener(entry_points(group=GROUP), name, where)
 
 
 def _opener(points: EntryPoints, name: str, where: str) -> OpenSource:
-    for point in points.select(name=name):
+    point = next(iter(points.select(name=name)), None)
+    if point is None:
+        raise ConfigError(where, "sources", f"no source is named {name!r}; there are {', '.join(installed())}")
+
+    def imported_and_opened(table: dict[str, Any]) -> Source:
         try:
             opener: OpenSource = point.load()
         except Exception as error:  # a source's fault must not end the agent
-            return _broken(f"{type(error).__name__}: {error}")
-        return opener
-    raise ConfigError(where, "sources", f"no source is named {name!r}; there are {', '.join(installed())}")
+            reason = f"its module cannot be imported: {type(error).__name__}: {error}"
+            raise SourceUnavailable("fault", reason) from error
+        return opener(table)
 
-
-def _broken(reason: str) -> OpenSource:
-    def refuse(table: dict[str, Any]) -> Source:
-        raise SourceUnavailable("fault", f"its module cannot be imported: {reason}")
-
-    return refuse
+    return imported_and_opened
 
 
 def configured(sources: Sequence[SourceConfig], where: str) -> list[Configured]:

@@ -117,6 +117,7 @@ class OpenMetricsSource:
         self._parser = Parser()
         self._busy, self._rises, self._life = BatchBusy(), Rises(), life
         self._told: Told | None = None
+        self._recognised: tuple[tuple[str, ...], Table] | None = None
         self._told_of: str | None = None
         self._pages_since_asked = 0
         self.period_ns = s_to_ns(config.period_s)
@@ -176,13 +177,20 @@ class OpenMetricsSource:
         for path in self._paths:
             try:
                 page = self._get(path)
-                return page, recognise(page), path
+                return page, self._whose(page), path
             except (NoAnswer, BadPage, NotRecognised) as error:
                 reasons.append(error)
                 if error.code not in NOT_THERE:
                     break
         # A page that was there says more than one that was not.
         raise next((error for error in reasons if error.code != "http_status"), reasons[0])
+
+    def _whose(self, page: Page) -> Table:
+        """Whose page it is; looked for anew only where it has other metrics than the last one. Raises NotRecognised."""
+        metrics = (*page.samples, *page.types)
+        if self._recognised is None or self._recognised[0] != metrics:
+            self._recognised = metrics, recognise(page)
+        return self._recognised[1]
 
     def _get(self, path: str) -> Page:
         return self._parser.read(*self._server.get(path))

@@ -198,16 +198,24 @@ def _is_known(known: set[str], name: str) -> bool:
 
 
 def _keys(table: Table, model: str) -> KeyOf:
+    names = (*table.model_labels, *table.revision_labels, *table.tenant_labels)
+    # A page has hundreds of samples and a few keys.
+    known: dict[tuple[str | None, ...], WorkKey] = {}
+
     def named(labels: Mapping[str, str], names: tuple[str, ...]) -> str:
         told = (labels[name] for name in names if labels.get(name, "") not in NO_NAME)
         return next(told, "")[:MAX_LABEL_CHARACTERS]
 
     def key_of(labels: Mapping[str, str]) -> WorkKey:
-        return WorkKey(
-            model or named(labels, table.model_labels),
-            named(labels, table.revision_labels),
-            named(labels, table.tenant_labels),
-        )
+        values = tuple(map(labels.get, names))
+        key = known.get(values)
+        if key is None:
+            key = known[values] = WorkKey(
+                model or named(labels, table.model_labels),
+                named(labels, table.revision_labels),
+                named(labels, table.tenant_labels),
+            )
+        return key
 
     return key_of
 
@@ -215,8 +223,12 @@ def _keys(table: Table, model: str) -> KeyOf:
 def _prefix(page: Page, table: Table) -> str:
     latencies = (name for names in table.latency.values() for name in names)
     names = {*_counters(table), *table.running, *table.queued, *latencies}
-    known = known_names(page)
+    known: set[str] | None = None
     for prefix in table.prefixes:
+        if any(prefix + name in page.samples or prefix + name in page.types for name in names):
+            return prefix
+        # Names with other endings: a page seldom has none as the table has it.
+        known = known_names(page) if known is None else known
         if any(_is_known(known, prefix + name) for name in names):
             return prefix
     raise Unrecognised(table)
