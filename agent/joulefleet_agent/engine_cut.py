@@ -4,7 +4,7 @@ import msgspec
 
 from joulefleet.describe import Engine
 from joulefleet.latency import onto_grid
-from joulefleet.reading import COUNT_FIELDS, Counts, Histogram, WorkKey, WorkReading
+from joulefleet.reading import COUNT_FIELDS, TIME_FIELDS, Counts, Histogram, WorkKey, WorkReading
 from joulefleet.window import NOTHING, EngineWindow, Work
 from joulefleet_agent.meter_cut import Health, uncovered
 from joulefleet_agent.spread import Stretch, windows_in
@@ -204,7 +204,7 @@ def _began_anew(before: WorkReading, after: WorkReading) -> set[WorkKey]:
 
 def _fell(was: Counts, now: Counts) -> bool:
     """Whether a counter decreased; busy time alone is no sign, since a source that works it out begins at 0 itself."""
-    values = ((getattr(now, name), getattr(was, name)) for name in COUNT_FIELDS if name != "busy_ns")
+    values = ((getattr(now, name), getattr(was, name)) for name in COUNT_FIELDS if name not in TIME_FIELDS)
     return any(value is not None and old is not None and value < old for value, old in values)
 
 
@@ -254,7 +254,7 @@ def _change(was: Counts | None, now: Counts, anew: bool) -> Tally:
         value = getattr(now, name)
         if value is not None:
             old = (None if anew or was is None else getattr(was, name)) or 0
-            tally[name] = value if name == "busy_ns" and value < old else value - old
+            tally[name] = value if name in TIME_FIELDS and value < old else value - old
     return tally
 
 

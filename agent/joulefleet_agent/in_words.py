@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from joulefleet.reading import COUNT_FIELDS, Failure, MeterReading, Reading, WorkReading
+from joulefleet.reading import COUNT_FIELDS, TIME_FIELDS, Failure, MeterReading, Reading, WorkReading
 from joulefleet.units import mw_to_w, ns_to_s, uj_to_j
 
 
@@ -40,4 +40,4 @@ def _of_engine(reading: WorkReading) -> Iterator[str]:
 
 
 def _counted(name: str, count: int) -> str:
-    return f"busy {ns_to_s(count):.1f} s" if name == "busy_ns" else f"{name} {count}"
+    return f"{name.removesuffix('_ns')} {ns_to_s(count):.1f} s" if name in TIME_FIELDS else f"{name} {count}"

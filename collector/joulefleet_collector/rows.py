@@ -27,6 +27,8 @@ COUNT_FIELDS = (
     "cached_tokens",
     "output_tokens",
 )
+FRONT = "gateway"
+"""Layer of work that engines behind it count too; that of engines themselves is empty."""
 SENSOR_SUMS = (
     "unvalidated_j",  # metered by counters that have not yet agreed with their gauge
     "disagreeing_j",  # metered by sensors that disagree with others
@@ -72,6 +74,14 @@ USAGE = RowKind(
         "requests_j",  # active + idle of work whose requests are counted: the numerator of J per request
         "output_tokens_j",  # the same for output tokens
         "total_tokens_j",  # the same where prompt, cached and output tokens are all counted
+        "prefill_active_j",  # of active_j what is known to have gone into prompts; what is in neither is of no phase
+        "prefill_idle_j",
+        "decode_active_j",
+        "decode_idle_j",
+        "prefill_low_j",  # active + idle of prefill at the ends of `Policy.decode_weight_range`
+        "prefill_high_j",
+        "reserved_s",  # device-seconds held, of windows that pair: one device held whole for a second is 1
+        "group_s",  # seconds of windows times the declared size of the replica group
         *COUNT_FIELDS,  # work of windows that pair
         "total_tokens",  # prompt - cached + output
         *(f"unmetered_{name}" for name in COUNT_FIELDS),  # work of windows that do not pair
@@ -84,7 +94,7 @@ USAGE = RowKind(
     ),
 )
 WORK = RowKind(
-    tags=("software", "version", "model", "revision", "hardware", "group", "tenant"),
+    tags=("software", "version", "model", "revision", "hardware", "group", "tenant", "layer"),
     sums=(*COUNT_FIELDS, *(f"late_{name}" for name in COUNT_FIELDS), "window_s", "covered_s"),
 )
 LEDGER = RowKind(

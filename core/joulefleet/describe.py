@@ -12,6 +12,7 @@ Kind = Literal["accelerator", "module", "cpu_package", "cpu_core", "dram", "psys
 Grade = Literal["counter", "integrated", "percent", "residual", "modelled"]
 SensorClass = Literal["reference", "platform", "onboard", "modelled"]
 Current = Literal["ac", "dc"]
+Phase = Literal["", "prefill", "decode"]
 
 GRADES: tuple[Grade, ...] = ("counter", "integrated", "percent", "residual", "modelled")
 SENSOR_CLASSES: tuple[SensorClass, ...] = ("reference", "platform", "onboard", "modelled")
@@ -98,6 +99,13 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str = ""
     group: str = ""
     """Replica group over several servers; empty where the engine is its own."""
+    group_size: int = 0
+    """How many engines the group has over all servers, where it is told: one that is silent is missed."""
+    phase: Phase = ""
+    """The one phase that it does where prefill and decode are apart; empty where it does both."""
+    front: bool = False
+    """Whether it stands before engines that count the same work (a gateway): it tells how tenants share their work,
+    and holds no energy and no work of its own."""
     devices: tuple[Reservation, ...] = ()
     """Accelerators it runs on; empty means the whole server, shared equally with the other engines without any."""
     hardware: str = ""

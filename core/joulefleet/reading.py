@@ -45,9 +45,13 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_tokens: int | None = None
     busy_ns: int | None = None
     """Time in which the engine computed."""
+    prefill_busy_ns: int | None = None
+    """The part of `busy_ns` in which it read prompts, where it tells both."""
 
 
 COUNT_FIELDS: tuple[str, ...] = Counts.__struct_fields__
+TIME_FIELDS = ("busy_ns", "prefill_busy_ns")
+"""Those that are times, which a source may work out itself; the others are counted by the engine."""
 
 
 class WorkReading(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,14 @@ from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.identity import Entry, Tags
 from joulefleet_collector.account.sensor import by_fault, by_state
 from joulefleet_collector.account.work import counted
+from joulefleet_collector.rows import FRONT
 
 
 def work(engine: EngineWindow, tags: Tags, step_ns: int) -> Iterator[Entry]:
     """One entry for each model and tenant of an engine, whether its energy is known or not."""
+    layer = FRONT if engine.engine.front else ""
     for each in engine.work:
-        key = {"model": each.key.model, "revision": each.key.revision, "tenant": each.key.tenant}
+        key = {"model": each.key.model, "revision": each.key.revision, "tenant": each.key.tenant, "layer": layer}
         fields = {
             **counted(each.counts),
             **counted(each.late, "late_"),

@@ -68,6 +68,7 @@ class SkimmedCounts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cached_tokens: Sum = UNKNOWN
     output_tokens: Sum = UNKNOWN
     busy_ns: Sum = UNKNOWN
+    prefill_busy_ns: Sum = UNKNOWN
 
 
 class SkimmedWork(msgspec.Struct, kw_only=True, gc=False):

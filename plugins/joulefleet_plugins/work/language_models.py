@@ -81,6 +81,7 @@ LLAMA_CPP = Table(
         "prompt_tokens": (Series("prompt_tokens"),),
         "output_tokens": (Series("tokens_predicted"),),
         "busy_ns": (Series("prompt_seconds", plus=("tokens_predicted_seconds",), unit="s"),),
+        "prefill_busy_ns": (Series("prompt_seconds", unit="s"),),
     },
     running=("requests_processing",),
     queued=("requests_deferred",),

@@ -14,7 +14,7 @@ def test_work_is_told_by_tenant_whether_its_energy_is_known_or_not(build: Simple
         build.work("m", tenant="y", requests_ok=0),
     ]
     x, y = work(build.engine("e", works=works, covered_s=20), {"software": "vllm"}, s_to_ns(60))
-    assert x.tags == {"software": "vllm", "model": "m", "revision": "", "tenant": "x"}
+    assert x.tags == {"software": "vllm", "model": "m", "revision": "", "tenant": "x", "layer": ""}
     assert x.fields == {"output_tokens": 3, "late_requests_ok": 1, "window_s": 60, "covered_s": 20}
     assert y.fields == {"requests_ok": 0, "window_s": 60, "covered_s": 20}
 

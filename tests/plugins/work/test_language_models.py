@@ -164,7 +164,7 @@ PAGES = {
     "llama.cpp": (
         LLAMA_CPP_PAGE,
         WorkKey(""),
-        {"prompt_tokens": 200, "output_tokens": 300, "busy_ns": 390_870_000_000},
+        {"prompt_tokens": 200, "output_tokens": 300, "busy_ns": 390_870_000_000, "prefill_busy_ns": 84_370_000_000},
     ),
     "tensorrt-llm": (
         TENSORRT_LLM_PAGE,
