@@ -26,7 +26,8 @@ from joulefleet.delivery import (
     unpack_json,
 )
 from joulefleet.window import Window, decode, decode_json
-from joulefleet_collector.api import BadQuestion, answer_usage, parse_export, parse_usage
+from joulefleet_collector.answer.pipeline import answer_usage
+from joulefleet_collector.api import BadQuestion, parse_export, parse_usage
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.config import Role
