@@ -5,19 +5,17 @@ Which software's page it is, its metrics tell; until it was read once, its engin
 """
 
 from contextlib import suppress
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
 
 from joulefleet import (
-    WHOLE,
     ConfigError,
     Engine,
     Failure,
     Meter,
     Reading,
-    Reservation,
     Source,
     SourceUnavailable,
     WorkKey,
@@ -28,9 +26,10 @@ from joulefleet.units import s_to_ns
 from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
 from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
+from joulefleet_plugins.work.place import Place, placed
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
 from joulefleet_plugins.work.rises import Rises
-from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Table, Unrecognised, read_batches, read_page
+from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Names, Table, Unrecognised, read_batches, read_page
 
 TRIED = "faithful fake"
 HERE = {"url": "http://127.0.0.1:8000/metrics"}
@@ -51,15 +50,8 @@ DEADLINE_TIMEOUTS = 5
 """A page and a version take at most two timeouts each, and so does the page on each further path."""
 
 
-class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device on which the server runs, by its meter's id, and the part of it that is reserved."""
-
-    meter: str
-    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-
-
-class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One inference server."""
+class Config(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One inference server, or a gateway before some."""
 
     url: str
     """Its metrics page, or only scheme, host and port."""
@@ -67,15 +59,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One of the tables that are known, or found out from the page."""
     table: Table | None = None
     """How a server that is not known tells its work."""
+    count_at: Literal["", "engine", "gateway"] = ""
+    """Whether its work is counted here (`gateway`) or at the engines behind it, of whose work this page tells only who
+    it was for (`engine`). Default: a gateway's at the engines, any other's here."""
     id: str = ""
     """Default: software and address."""
-    devices: tuple[str | Device, ...] = ()
-    """Meters of the devices it runs on; none means the whole server."""
-    unit: str = ""
-    """The unit of systemd (service or slice) in which it runs: tells its processes from those of other engines."""
-    group: str = ""
     model: str = ""
     """Stands for the names that the page gives."""
+    models: dict[str, str] = msgspec.field(default_factory=dict)
+    """What the page calls a model, and what the engines call it; two names of one model are added up."""
     leave_out: tuple[str, ...] = ()
     """Models that only pass requests on to others of the same page (Triton's ensembles, Ray's ingress deployments)."""
     version_url: str = ""
@@ -84,11 +76,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 3.0
 
     def __post_init__(self) -> None:
-        meters = [one if isinstance(one, str) else one.meter for one in self.devices]
-        if len(set(meters)) != len(meters):
-            raise ValueError("a device is named twice in `devices`")
+        super().__post_init__()
         if self.table is not None and self.software not in (AUTO, self.table.software):
             raise ValueError(f"`software` is '{self.software}' and `table` is of '{self.table.software}'")
+        if self.model and self.models:
+            raise ValueError("`model` stands for every name, so that `models` would never be asked")
 
 
 class Told(NamedTuple):
@@ -114,6 +106,7 @@ class OpenMetricsSource:
         self._server = Endpoint(self._origin, config.timeout_s)
         self._teller = self._server if teller == self._origin else Endpoint(teller, config.timeout_s)
         self._config, self._table, self._auto = config, table or UNKNOWN, table is None
+        self._names = Names(config.model, config.models)
         self._parser = Parser()
         self._busy, self._rises, self._life = BatchBusy(), Rises(), life
         self._told: Told | None = None
@@ -144,11 +137,11 @@ class OpenMetricsSource:
 
     def _reading(self, page: Page, table: Table) -> WorkReading:
         rises = self._rises if table.gathered else None
-        reading = read_page(page, table, self._engine.id, self._config.model, rises)
+        reading = read_page(page, table, self._engine.id, self._names, rises)
         if table.gathered:
             reading = msgspec.structs.replace(reading, epoch=self._life)
         if table.batched is not None:
-            busy_ns = self._busy.feed(read_batches(page, table, self._config.model))
+            busy_ns = self._busy.feed(read_batches(page, table, self._names))
             counts = {
                 key: msgspec.structs.replace(one, busy_ns=busy_ns.get(key)) for key, one in reading.counts.items()
             }
@@ -235,7 +228,8 @@ class OpenMetricsSource:
             return NOTHING
         model = next((name for field in table.model_fields if (name := _text(told, field))), "")
         return Told(
-            _text(told, table.version_field)[:MAX_VERSION_CHARACTERS], WorkKey(model, _text(told, table.revision_field))
+            _text(told, table.version_field)[:MAX_VERSION_CHARACTERS],
+            WorkKey(self._names.of(model), _text(told, table.revision_field)),
         )
 
 
@@ -246,16 +240,14 @@ def _text(told: dict[str, Any], field: str) -> str:
 
 def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engine:
     _, host, port = origin
-    devices = [Device(meter=one) if isinstance(one, str) else one for one in config.devices]
     return Engine(
         id=config.id or f"{table.software}@{host_and_port(origin)}",
         software=table.software,
-        group=config.group,
+        front=config.count_at == "engine" or (table.front and config.count_at != "gateway"),
         port=port if host in LOOPBACK else 0,
-        unit=config.unit,
-        devices=tuple(Reservation(meter=one.meter, share_ppm=round(one.share * WHOLE)) for one in devices),
         period_ns=s_to_ns(config.period_s),
         counts_at_finish=table.counts_at_finish,
+        **placed(config)._asdict(),
     )
 
 

@@ -41,8 +41,8 @@ def recognise(page: Page) -> Table:
         name = found[0].software
         raise NotRecognised(
             "gateway",
-            f"the page is of {name}, whose requests the engines behind it count too: read those, "
-            f'or write `software = "{name}"` and read none of them',
+            f"the page is of {name}, whose requests the engines behind it count too: read those, and write "
+            f'`software = "{name}"` here for how tenants share their work',
         )
     raise NotRecognised(
         "unrecognised",

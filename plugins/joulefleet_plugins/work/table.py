@@ -8,7 +8,8 @@ parallel ranks, labels of later releases), except ranks that repeat one count: o
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -104,6 +105,22 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"'{unknown[0]}' is no counter; one of {', '.join(Counts.__struct_fields__)}")
 
 
+class Names(NamedTuple):
+    """What models are called in place of what pages call them."""
+
+    all: str = ""
+    """Stands for every name, where it is given."""
+    some: Mapping[str, str] = MappingProxyType({})
+    """Other names by those of the page."""
+
+    def of(self, told: str) -> str:
+        """The name of the model that a page calls so."""
+        return self.all or self.some.get(told, told)
+
+
+AS_TOLD = Names()
+
+
 class Unrecognised(ValueError):
     """A page that has none of the table's metrics."""
 
@@ -121,14 +138,16 @@ KeyOf = Callable[[Mapping[str, str]], WorkKey]
 Choice = tuple[Series, list[list[Sample]]]
 
 
-def read_page(page: Page, table: Table, engine: str, model: str = "", rises: Rises | None = None) -> WorkReading:
-    """What a page says of an engine's work. `model` stands for every model that the page names, if given.
+def read_page(
+    page: Page, table: Table, engine: str, called: Names = AS_TOLD, rises: Rises | None = None
+) -> WorkReading:
+    """What a page says of an engine's work. Models of one name are added up.
 
     With `rises`, which is told every page, counters are what rose since the first, and the epoch is left to the caller.
     Raises Unrecognised, or BadPage where a counter has no countable value.
     """
 
-    key_of = _keys(table, model)
+    key_of = _keys(table, called)
     prefix = _prefix(page, table)
     counters = {name: choice for name, several in table.counters.items() if (choice := _choose(page, prefix, several))}
     running, queued = (_first_of(page, prefix, names) for names in (table.running, table.queued))
@@ -155,11 +174,11 @@ def read_page(page: Page, table: Table, engine: str, model: str = "", rises: Ris
     )
 
 
-def read_batches(page: Page, table: Table, model: str = "") -> dict[WorkKey, Batches]:
+def read_batches(page: Page, table: Table, called: Names = AS_TOLD) -> dict[WorkKey, Batches]:
     """The counters of batches of each model that shows them. Raises BadPage."""
     if table.batched is None:
         return {}
-    prefix, key_of = _prefix(page, table), _keys(table, model)
+    prefix, key_of = _prefix(page, table), _keys(table, called)
     parts = [
         _by_key(*choice, key_of) if (choice := _choose(page, prefix, (series,))) else {}
         for series in (table.batched.time, table.batched.executions, table.batched.requests)
@@ -197,7 +216,7 @@ def _is_known(known: set[str], name: str) -> bool:
     return name in known or base(name) in known
 
 
-def _keys(table: Table, model: str) -> KeyOf:
+def _keys(table: Table, called: Names) -> KeyOf:
     names = (*table.model_labels, *table.revision_labels, *table.tenant_labels)
     # A page has hundreds of samples and a few keys.
     known: dict[tuple[str | None, ...], WorkKey] = {}
@@ -211,7 +230,7 @@ def _keys(table: Table, model: str) -> KeyOf:
         key = known.get(values)
         if key is None:
             key = known[values] = WorkKey(
-                model or named(labels, table.model_labels),
+                called.of(named(labels, table.model_labels)),
                 named(labels, table.revision_labels),
                 named(labels, table.tenant_labels),
             )

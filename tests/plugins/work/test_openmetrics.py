@@ -81,6 +81,9 @@ def test_what_is_declared() -> None:
             "software": "vllm",
             "devices": ["GPU-1", {"meter": "GPU-2", "share": 0.25}, {"meter": "GPU-3"}],
             "group": "g",
+            "group_size": 2,
+            "phase": "decode",
+            "hardware": "chip-1",
             "period_s": 1,
             "timeout_s": 2,
         }
@@ -90,6 +93,9 @@ def test_what_is_declared() -> None:
             id="vllm@127.0.0.1:8000",
             software="vllm",
             group="g",
+            group_size=2,
+            phase="decode",
+            hardware="chip-1",
             devices=(Reservation("GPU-1"), Reservation("GPU-2", 250_000), Reservation("GPU-3")),
             period_ns=1_000_000_000,
             port=8000,
@@ -252,6 +258,10 @@ def test_a_url_that_is_none(key: str) -> None:
         ({"url": "http://a", "table": {"software": "mine", "counters": {}, "prefix": ["x"]}}, "prefix"),
         ({"url": "http://a", "devices": [{"meter": "x", "share": 1.5}]}, "devices[0].share"),
         ({"url": "http://a", "devices": ["x", {"meter": "x"}]}, "twice"),
+        ({"url": "http://a", "group_size": 2}, "group"),
+        ({"url": "http://a", "phase": "both"}, "phase"),
+        ({"url": "http://a", "count_at": "here"}, "count_at"),
+        ({"url": "http://a", "model": "x", "models": {"a": "b"}}, "models"),
     ],
 )
 def test_a_config_that_cannot_be_used(table: dict[str, Any], key: str) -> None:
@@ -402,3 +412,46 @@ def test_a_model_that_was_told_stays_when_its_version_is_asked_for_in_vain(servi
     del pages["/info"]
     for _ in range(ASK_VERSION_AGAIN_READS + 2):
         assert read(source).counts.keys() == {WorkKey("org/model")}
+
+
+@pytest.mark.parametrize(
+    ("software", "count_at", "front"),
+    [
+        ("litellm", None, True),
+        ("litellm", "engine", True),
+        ("litellm", "gateway", False),
+        ("vllm", None, False),
+        ("vllm", "engine", True),
+        ("vllm", "gateway", False),
+    ],
+)
+def test_at_which_layer_work_is_counted(software: str, count_at: str | None, front: bool) -> None:
+    told = {} if count_at is None else {"count_at": count_at}
+    (engine,) = open({"url": "http://127.0.0.1:1", "software": software, **told}).declares
+    assert isinstance(engine, Engine)
+    assert engine.front is front
+
+
+def test_a_table_of_ones_own_may_be_a_gateways() -> None:
+    table = {"software": "mine", "front": True, "counters": {"requests_ok": [{"name": "done"}]}}
+    (engine,) = open({"url": "http://127.0.0.1:1", "table": table}).declares
+    assert isinstance(engine, Engine)
+    assert engine.front
+
+
+def test_models_bear_the_names_that_their_engines_give_them(serving: Any) -> None:
+    page = "".join(
+        f'litellm_output_tokens_metric_total{{requested_model="{model}",team="t"}} {tokens}\n'
+        for model, tokens in [("chat", 7), ("chat-old", 30), ("other", 100)]
+    )
+    named = {"chat": "org/model", "chat-old": "org/model"}
+    source = open({"url": serving(fixed(page)), "software": "litellm", "models": named})
+    assert read(source).counts == {
+        WorkKey("org/model", "", "t"): Counts(output_tokens=37),
+        WorkKey("other", "", "t"): Counts(output_tokens=100),
+    }
+
+
+def test_a_model_that_was_asked_for_bears_its_engines_name_too(serving: Any) -> None:
+    address = serving(at({"/metrics": "tgi_request_success 7\n", "/info": INFO}))
+    assert read(open({"url": address, "models": {"org/model": "mine"}})).counts.keys() == {WorkKey("mine", "8f3a")}

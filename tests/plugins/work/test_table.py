@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
 from joulefleet_plugins.interfaces.exposition import BadPage, Parser
 from joulefleet_plugins.work.recognise import TABLES
-from joulefleet_plugins.work.table import Series, Table, Unrecognised, read_page
+from joulefleet_plugins.work.table import Names, Series, Table, Unrecognised, read_page
 
 TABLE = Table(
     software="demo",
@@ -29,7 +29,7 @@ M = WorkKey("M")
 
 
 def read(text: str, model: str = "") -> WorkReading:
-    return read_page(Parser().parse(text), TABLE, "e", model)
+    return read_page(Parser().parse(text), TABLE, "e", Names(model))
 
 
 def only(text: str, model: str = "") -> Counts:
