@@ -43,7 +43,7 @@ class Accounting:
 
     def learn(self, mark: bytes, window: Window) -> None:
         """Remember the declarations of a window that was judged good, by its digest."""
-        planned = plan_of(window)
+        planned = plan_of(window, self._policy)
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         if len(self._known) >= MAX_PLANS:

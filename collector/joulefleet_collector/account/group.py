@@ -16,6 +16,7 @@ from joulefleet import units
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 from joulefleet_collector.account.models import by_model, share_in_range, share_signed, weights_of
 from joulefleet_collector.account.numbers import Bools, Numbers, Told
+from joulefleet_collector.account.phases import by_phase
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
@@ -154,18 +155,27 @@ def _usage(plan: Plan, numbers: Numbers, books: list[list[Charge]], policy: Poli
         for engine in range(len(plan.engines)):
             mine = [charge for charge in charges if charge.engine == engine]
             paired_ns = _paired_ns(engine, cover, numbers)
-            for part in _parts(engine, mine, plan, numbers, policy):
+            load = _load(engine, numbers) | {"reserved_ns": cover.holders.count(engine) * paired_ns}
+            for part in _parts(engine, mine, load, plan, numbers, policy):
                 yield {
                     "window_s": units.ns_to_s(plan.step_ns),
                     "paired_s": _s(paired_ns),
+                    "group_s": _group_s(engine, plan),
                     **_energy(part.charges, plan),
+                    **by_phase(plan, part.model, numbers.counts, _active_and_idle(part.charges), policy),
                     **_paid_for(part.model, part.charges, numbers),
                     "restarts": part.load["restarts"],
+                    "reserved_s": _s(part.load["reserved_ns"]),
                     "running_s": _s(part.load["running_ns"]),
                     "running_delta": part.load["running_delta"],
                     "independent_j2": _independent_j2(part.charges, paired_ns, plan, numbers, policy),
                     "allocation_j": part.half_range_j,
                 }
+
+
+def _group_s(engine: int, plan: Plan) -> float:
+    size = plan.group_sizes[engine]
+    return units.ns_to_s(plan.step_ns * size) if size else np.nan
 
 
 class _Part(NamedTuple):
@@ -177,8 +187,10 @@ class _Part(NamedTuple):
     half_range_j: Floats | float
 
 
-def _parts(engine: int, mine: list[Charge], plan: Plan, numbers: Numbers, policy: Policy) -> list[_Part]:
-    models, load = plan.models_of(engine), _load(engine, numbers)
+def _parts(  # noqa: PLR0913, PLR0917 an engine with all that its models share
+    engine: int, mine: list[Charge], load: Columns, plan: Plan, numbers: Numbers, policy: Policy
+) -> list[_Part]:
+    models = plan.models_of(engine)
     if len(models) == 1:
         return [_Part(models[0], mine, load, 0.0)]
     weights = weights_of(plan, engine, numbers.counts, policy)
@@ -203,14 +215,19 @@ def _paired_ns(engine: int, cover: CoverPlan, numbers: Numbers) -> Floats:
     return np.minimum(numbers.engines["covered_ns"][:, engine], covered_ns)
 
 
+def _active_and_idle(mine: list[Charge]) -> tuple[Ints, Ints]:
+    return _total(charge.dynamic_uj for charge in mine), _total(charge.idle_uj for charge in mine)
+
+
 def _energy(mine: list[Charge], plan: Plan) -> Columns:
+    active_uj, idle_uj = _active_and_idle(mine)
     methods: dict[str, Any] = dict.fromkeys(METHODS, 0)
     for charge in mine:
         methods[charge.idle_method] = methods[charge.idle_method] + charge.idle_uj
         methods[charge.dynamic_method] = methods[charge.dynamic_method] + charge.dynamic_uj
     return {
-        "active_j": _j(_total(charge.dynamic_uj for charge in mine)),
-        "idle_j": _j(_total(charge.idle_uj for charge in mine)),
+        "active_j": _j(active_uj),
+        "idle_j": _j(idle_uj),
         "idle_default_j": _j(_total(np.where(charge.learnt, 0, charge.idle_uj) for charge in mine)),
         **_by_sensor(((charge.source, charge.idle_uj + charge.dynamic_uj) for charge in mine), plan),
         **{f"by_{method}_j": _j(energy_uj) for method, energy_uj in methods.items()},
@@ -230,8 +247,8 @@ def _paid_for(model: int, mine: list[Charge], numbers: Numbers) -> Columns:
     done = {name: numbers.counts[name][:, model] for name in ROW_COUNTS}
     computed = np.maximum(done["prompt_tokens"] - done["cached_tokens"], 0.0)
     done["total_tokens"] = computed + done["output_tokens"]
-    active_uj = _total(charge.dynamic_uj for charge in mine)
-    whole, active = _j(active_uj + _total(charge.idle_uj for charge in mine)), _j(active_uj)
+    active_uj, idle_uj = _active_and_idle(mine)
+    whole, active = _j(active_uj + idle_uj), _j(active_uj)
     columns: Columns = dict(done)
     for what, count in (("requests", "requests_ok"), ("output_tokens",) * 2, ("total_tokens",) * 2):
         known = ~np.isnan(done[count])

@@ -82,8 +82,9 @@ def _weights(plan: Plan, engine: int, counts: Columns, policy: Policy, decode_we
     return cast("Floats", np.where(np.any(units, axis=1, keepdims=True), units, equal))
 
 
-def _sizes(names: Sequence[str], policy: Policy) -> list[int]:
-    return [policy.model_weights[name] if set(names) <= policy.model_weights.keys() else 1 for name in names]
+def _sizes(names: Sequence[str | None], policy: Policy) -> list[int]:
+    known = [policy.model_weights[name] for name in names if name is not None and name in policy.model_weights]
+    return known if len(known) == len(names) else [1] * len(names)
 
 
 def share(totals: Ints, weights: Ints) -> Ints:

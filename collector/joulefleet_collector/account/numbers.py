@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from joulefleet.reading import COUNT_FIELDS
-from joulefleet_collector.account.models import shared_exactly
+from joulefleet_collector.account.models import by_model, shared_exactly
+from joulefleet_collector.account.phases import split_exactly
 from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.sensor import FAULTS
@@ -131,6 +132,9 @@ def fit(plan: Plan, numbers: Numbers, policy: Policy) -> Bools:
             good &= energy_uj[:, cover.whole] >= energy_uj[:, cover.devices].sum(axis=1)
     if len(plan.work_models) > len(plan.engines):
         engines = [numbers.engines[name] for name in ("restarts", "running_start", "running_end", "running_ns")]
-        most = np.nanmax(np.concatenate([energy_uj, *engines], axis=1), axis=1)
+        held_ns = len(plan.resolution_uj) * plan.step_ns
+        most = np.maximum(np.nanmax(np.concatenate([energy_uj, *engines], axis=1), axis=1), held_ns)
         good &= shared_exactly(plan, numbers.counts, numbers.late, most, policy)
+    counts, _ = by_model(plan, numbers.counts, numbers.late)
+    good &= split_exactly(plan, counts, numbers.meters["energy_uj"], policy)
     return cast("Bools", good)

@@ -1,13 +1,15 @@
 """What accounting decides from declarations alone, so that it is decided once for all windows that share them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import msgspec
 
+from joulefleet.describe import Phase
 from joulefleet.window import EngineWindow, Window
 from joulefleet_collector.account.identity import Tags, window_tags
 from joulefleet_collector.account.layout import Declared, Placed, layout_of
 from joulefleet_collector.account.measured import facts, meter_tags, work
+from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.residence import Residence
 from joulefleet_collector.sheet import Sheet
 
@@ -46,8 +48,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     covers: tuple[CoverPlan, ...]
     model_engines: tuple[int, ...]
     """Engine of each model, by number: models are numbered over all engines, each engine's in their order."""
-    model_names: tuple[str, ...]
-    """Empty where an engine has one model, whose name decides nothing."""
+    model_names: tuple[str | None, ...]
+    """None where the policy does not name it, so that it decides nothing."""
+    phases: tuple[Phase, ...]
+    """Of each engine, by number."""
+    group_sizes: tuple[int, ...]
     work_models: tuple[int, ...]
     """Model of each work, engine by engine; a model has as many as it has tenants."""
     usage_rows: tuple[int, ...]
@@ -65,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return [model for model, its in enumerate(self.model_engines) if its == engine]
 
 
-def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
+def plan_of(window: Window, policy: Policy) -> tuple[Plan, Sheet] | None:
     """The plan of a good window with its rows' tags; None where accounting is more than a plan can say.
 
     That is so where engines share a device or use one that is not measured, where an engine was never read, where a
@@ -93,19 +98,20 @@ def plan_of(window: Window) -> tuple[Plan, Sheet] | None:
         *(("facts", fact.tags) for fact in facts(window)),
     ]
     planned = [_cover(cover, residence, places) for cover, residence in zip(found, residences, strict=True)]
-    return _plan(window, engines, planned, usage_rows, work_rows), Sheet(window_tags(window), own)
+    names = policy.model_weights.keys() | policy.phase_weights.keys()
+    return _plan(window, engines, planned, usage_rows, work_rows, names), Sheet(window_tags(window), own)
 
 
-def _plan(
+def _plan(  # noqa: PLR0913, PLR0917 all that a plan is made of
     window: Window,
     engines: Sequence[EngineWindow],
     planned: Sequence[CoverPlan],
     usage_rows: tuple[int, ...],
     work_rows: tuple[int, ...],
+    names: Set[str],
 ) -> Plan:
     declared = [reading.meter for reading in window.meters]
     models = _models(engines)
-    alone = {number for number in range(len(engines)) if sum(its == number for its, _ in models) == 1}
     return Plan(
         step_ns=window.step_ns,
         resolution_uj=tuple(each.resolution_uj for each in declared),
@@ -115,7 +121,9 @@ def _plan(
         states=tuple(reading.states for reading in window.meters),
         engines=tuple(_place(engine, window.engines) for engine in engines),
         model_engines=tuple(number for number, _ in models),
-        model_names=tuple("" if number in alone else key[0] for number, key in models),
+        model_names=tuple(key[0] if key[0] in names else None for _, key in models),
+        phases=tuple(engine.engine.phase for engine in engines),
+        group_sizes=tuple(engine.engine.group_size for engine in engines),
         work_models=tuple(
             models.index((number, (work.key.model, work.key.revision)))
             for number, engine in enumerate(engines)

@@ -23,6 +23,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model_weights: dict[str, Weight] = {}
     """Size of one token's work by model (such as active parameters in millions), to compare models on one device;
     used where every model on the device is named."""
+    phase_weights: dict[str, tuple[Weight, Weight]] = {}
+    """Energy of a computed prompt token and of an output token by model, where it is known (as fitted to its windows):
+    used in place of the two weights above to tell prefill from decode."""
     idle_learnt_error: Part = 0.05
     """Relative standard uncertainty of learnt idle power: the gain of an onboard sensor."""
     idle_catalogue_error: Part = 0.25

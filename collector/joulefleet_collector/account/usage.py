@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from joulefleet.describe import Grade, SensorClass
+from joulefleet.describe import Engine, Grade, SensorClass
 from joulefleet.reading import Counts
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet.window import EngineWindow
 from joulefleet_collector.account.books import Books
 from joulefleet_collector.account.charge import charges, half_ranges_j
 from joulefleet_collector.account.identity import Entry, Tags
+from joulefleet_collector.account.phase import Weights, by_phase, phase_weights
 from joulefleet_collector.account.scene import Scene
 from joulefleet_collector.account.sensor import by_sensor
 from joulefleet_collector.account.share import share_out
@@ -42,14 +43,16 @@ def usage(books: Books, scene: Scene, tags: Sequence[Tags]) -> Iterator[Entry]:
     for number, engine in enumerate(scene.engines):
         works, paired_ns, terms = scene.works[number], books.paired_ns.get(number), books.of_engine(number)
         labels, origins = [_label(term) for term in terms], origins_of(terms, scene.policy)
-        loads = _loads(engine, scene.model_weights[number], paired_ns is not None)
+        loads = _loads(engine, scene.model_weights[number], _held_ns(number, books))
         for place, (work, load) in enumerate(zip(works, loads, strict=True)):
             parts_uj = charged[number, place]
             joules = _by_label(labels, parts_uj)
             fields = {
                 "window_s": ns_to_s(scene.step_ns),
                 "paired_s": ns_to_s(paired_ns or 0),
+                **_group(engine.engine, scene.step_ns),
                 **_energy(joules),
+                **_phases(joules, phase_weights(engine.engine, work, scene.policy)),
                 **_paid_for(joules, work.counts),
                 **_work(work.counts, paired_ns is not None),
                 **counted(work.late, "late_"),
@@ -122,9 +125,29 @@ def _total_tokens(counts: Counts) -> int | None:
     return max(prompts - cached, 0) + outputs
 
 
-def _loads(engine: EngineWindow, weights: list[int], pairs: bool) -> list[Fields]:
+def _group(engine: Engine, step_ns: int) -> Fields:
+    return {"group_s": ns_to_s(step_ns * engine.group_size)} if engine.group_size else {}
+
+
+def _phases(joules: dict[Label, int], ways: tuple[Weights, ...]) -> Fields:
+    return by_phase(_in_bucket(joules, "active"), _in_bucket(joules, "idle"), ways)
+
+
+def _held_ns(engine: int, books: Books) -> int | None:
+    """Device-time that an engine held while it paired, None where it did not: of accelerators without a meter too, and
+    where there is none of the server as one device."""
+    if engine not in books.paired_ns:
+        return None
+    return int(sum(held.get(engine, 0) for held in books.residence.everything) * books.paired_ns[engine])
+
+
+def _loads(engine: EngineWindow, weights: list[int], held_ns: int | None) -> list[Fields]:
     """What is known of an engine as a whole, shared among its models so that it still adds up."""
-    loads: list[Fields] = [{"restarts": float(part)} for part in share_out(engine.restarts, weights)]
+    pairs, reserved = held_ns is not None, share_out(held_ns or 0, weights)
+    loads: list[Fields] = [
+        {"restarts": float(part), "reserved_s": ns_to_s(part_ns)}
+        for part, part_ns in zip(share_out(engine.restarts, weights), reserved, strict=True)
+    ]
     if pairs and engine.running_ns is not None:
         for load, part_ns in zip(loads, share_out(engine.running_ns, weights), strict=True):
             load["running_s"] = ns_to_s(part_ns)

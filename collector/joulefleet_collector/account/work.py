@@ -51,11 +51,21 @@ def counted(counts: Counts, prefix: str = "") -> dict[str, float]:
     return {name: float(count) for name, count in known if count is not None}
 
 
+def computed(work: ModelWork) -> int:
+    """Prompt tokens that were computed: cached ones are no work (ACCOUNTING I10). Two counters that are read at one
+    instant need not agree: never less than none."""
+    return max((work.counts.prompt_tokens or 0) - (work.counts.cached_tokens or 0), 0)
+
+
+def output(work: ModelWork) -> int:
+    """Output tokens; 0 where they are not counted."""
+    return work.counts.output_tokens or 0
+
+
 def work_units(works: Sequence[ModelWork], policy: Policy) -> list[int] | None:
     """Weight of each by its tokens; None where not all count them.
 
-    Cached prompt tokens are no work (ACCOUNTING I10). A sort of token that one of them does not count is left out
-    for all, since they could not be compared by it.
+    A sort of token that one of them does not count is left out for all, since they could not be compared by it.
     """
     prompts = all(work.counts.prompt_tokens is not None for work in works)
     outputs = all(work.counts.output_tokens is not None for work in works)
@@ -63,7 +73,7 @@ def work_units(works: Sequence[ModelWork], policy: Policy) -> list[int] | None:
         return None
     sizes = _sizes(works, policy)
     return [
-        size * (prompts * policy.prefill_weight * _computed(work) + outputs * policy.decode_weight * _output(work))
+        size * (prompts * policy.prefill_weight * computed(work) + outputs * policy.decode_weight * output(work))
         for size, work in zip(sizes, works, strict=True)
     ]
 
@@ -116,8 +126,8 @@ def _was_active(engine: EngineWindow) -> bool:
         for field in COUNT_FIELDS
         if field not in ("prompt_tokens", "cached_tokens")
     ]
-    computed = [_computed(work) for work in by_model(engine)]
-    return any((*done, *computed, engine.running_start, engine.running_end, engine.running_ns))
+    prompts = [computed(work) for work in by_model(engine)]
+    return any((*done, *prompts, engine.running_start, engine.running_end, engine.running_ns))
 
 
 def _all_known(weights: list[int | None]) -> list[int] | None:
@@ -129,14 +139,6 @@ def _sizes(works: Sequence[ModelWork], policy: Policy) -> list[int]:
     if all(work.model in policy.model_weights for work in works):
         return [policy.model_weights[work.model] for work in works]
     return [1] * len(works)
-
-
-def _computed(work: ModelWork) -> int:
-    return max((work.counts.prompt_tokens or 0) - (work.counts.cached_tokens or 0), 0)
-
-
-def _output(work: ModelWork) -> int:
-    return work.counts.output_tokens or 0
 
 
 def _together(model: str, revision: str, tenants: Sequence[Work]) -> ModelWork:

@@ -25,6 +25,7 @@ POLICIES = (
     Policy(pair_threshold=0.5),
     Policy(pair_threshold=1.0, idle_learnt_error=0.5, idle_catalogue_error=0.1),
     Policy(prefill_weight=3, decode_weight_range=(1, 99), model_weights={"m": 8, "n": 70}),
+    Policy(phase_weights={"m": (3, 50)}),
 )
 WHOLE_NUMBERS = {"requests_ok", "output_tokens", "total_tokens", "residual_uj", "restarts", "running_delta", "windows"}
 
@@ -89,6 +90,8 @@ def alike(draw: st.DrawFn, generated: SimpleNamespace) -> Window:
                 devices=tuple(
                     Reservation(board) for board, holder in zip(boards, holders, strict=True) if holder == name
                 ),
+                phase=draw(st.sampled_from(["", "", "prefill", "decode"])),
+                group_size=draw(st.sampled_from([0, 2])),
             ),
             work=tuple(Work(key=key, counts=Counts(**draw(counts)), late=Counts(**draw(counts))) for key in draw(keys)),
             covered_ns=s_to_ns(draw(st.sampled_from([60, 58]))),

@@ -59,7 +59,7 @@ def test_t6_a_server_of_four_boards_and_two_engines(build: SimpleNamespace) -> N
         build.engine("s2", ["gpu2"], [build.work("m2", requests_ok=10, output_tokens=3_000)]),
     ]
     window = build.window([*boards, *rest, bmc], engines)
-    planned, found = plan_of(window), skim(window.encode())
+    planned, found = plan_of(window, Policy()), skim(window.encode())
     assert planned is not None and found is not None
     plan, sheet = planned
     numbers = [told(found)]

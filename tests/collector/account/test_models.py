@@ -26,7 +26,8 @@ from joulefleet_collector.account.skim import skim
 from joulefleet_collector.account.work import by_model as by_definition
 from joulefleet_collector.account.work import model_weights
 
-POLICIES = (Policy(), Policy(prefill_weight=7, decode_weight=3), Policy(model_weights={"a": 5, "b": 9}))
+DEFAULT = Policy()
+POLICIES = (DEFAULT, Policy(prefill_weight=7, decode_weight=3), Policy(model_weights={"a": 5, "b": 9}))
 some = st.one_of(st.none(), st.just(0), st.integers(0, 10**6))
 counts = st.one_of(
     st.fixed_dictionaries(dict.fromkeys(COUNT_FIELDS, some)),
@@ -35,8 +36,8 @@ counts = st.one_of(
 keys = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "x", "y"])), unique=True, min_size=1, max_size=5)
 
 
-def read(window: Window) -> tuple[Plan, Numbers]:
-    planned, found = plan_of(window), skim(window.encode())
+def read(window: Window, policy: Policy = DEFAULT) -> tuple[Plan, Numbers]:
+    planned, found = plan_of(window, policy), skim(window.encode())
     assert planned is not None and found is not None
     return planned[0], numbers_of(planned[0], [told(found)])
 
@@ -47,7 +48,7 @@ def test_models_have_the_counts_and_weights_of_the_definition(
 ) -> None:
     works = [build.work(model, tenant=tenant, **data.draw(counts)) for model, tenant in data.draw(keys)]
     engine = build.engine("e", ["gpu"], works)
-    plan, numbers = read(build.window([build.meter("gpu", 9)], [engine]))
+    plan, numbers = read(build.window([build.meter("gpu", 9)], [engine]), policy)
     expected, (told, late) = by_definition(engine), by_model(plan, numbers.counts, numbers.late)
     for name in COUNT_FIELDS:
         assert [None if np.isnan(one) else one for one in told[name][0]] == [getattr(m.counts, name) for m in expected]

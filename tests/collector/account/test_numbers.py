@@ -32,14 +32,14 @@ def skimmed(*windows: Window) -> list[Told]:
 
 
 def fits(window: Window, policy: Policy) -> bool:
-    planned, (found,) = plan_of(window), skimmed(window)
+    planned, (found,) = plan_of(window, policy), skimmed(window)
     assert planned is not None
     return bool(fit(planned[0], numbers_of(planned[0], [found]), policy)[0])
 
 
 def test_each_window_has_its_line_and_what_is_unknown_is_nan(build: SimpleNamespace) -> None:
     one, other = server(build), server(build, b_energy_uj=0, b_last_uj=0)
-    planned = plan_of(one)
+    planned = plan_of(one, Policy())
     assert planned is not None
     numbers = numbers_of(planned[0], skimmed(one, other))
     assert numbers.meters["energy_uj"].tolist() == [[2e9, 9e8, 8e8], [2e9, 0, 8e8]]

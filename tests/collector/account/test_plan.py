@@ -6,6 +6,9 @@ import pytest
 
 from joulefleet.window import Window
 from joulefleet_collector.account.plan import NOBODY, Plan, plan_of
+from joulefleet_collector.account.policy import Policy
+
+DEFAULT = Policy()
 
 
 def server(build: SimpleNamespace, name: str = "n1", engines: object = None) -> Window:
@@ -18,8 +21,8 @@ def server(build: SimpleNamespace, name: str = "n1", engines: object = None) -> 
     return build.window(meters, own if engines is None else engines, server=name)
 
 
-def planned(window: Window) -> Plan:
-    found = plan_of(window)
+def planned(window: Window, policy: Policy = DEFAULT) -> Plan:
+    found = plan_of(window, policy)
     assert found is not None
     return found[0]
 
@@ -32,7 +35,7 @@ def test_meters_are_told_by_their_place_and_devices_by_their_holder(build: Simpl
 
 
 def test_servers_built_alike_share_a_plan_and_have_rows_of_their_own(build: SimpleNamespace) -> None:
-    (one, its), (other, others) = plan_of(server(build)), plan_of(server(build, "n2"))  # type: ignore[misc]  # neither is None
+    (one, its), (other, others) = plan_of(server(build), DEFAULT), plan_of(server(build, "n2"), DEFAULT)  # type: ignore[misc]  # neither is None
     assert one == other and hash(one) == hash(other)
     assert {tags["server"] for _, tags in its.rows()} == {"n1"}
     assert {tags["server"] for _, tags in others.rows()} == {"n2"}
@@ -64,22 +67,22 @@ def test_what_is_shared_or_not_measured_is_left_to_the_definition(build: SimpleN
         build.engine("e0", devices, [build.work()]),
         build.engine("e1", ["n1-gpu1"], [build.work()]),
     ]
-    assert plan_of(server(build, engines=engines)) is None
+    assert plan_of(server(build, engines=engines), DEFAULT) is None
 
 
 def test_an_engine_that_was_never_read_and_no_engine_are_left_to_the_definition(build: SimpleNamespace) -> None:
-    assert plan_of(server(build, engines=[build.engine("e", ["n1-gpu0"], [])])) is None
-    assert plan_of(server(build, engines=[])) is None
+    assert plan_of(server(build, engines=[build.engine("e", ["n1-gpu0"], [])]), DEFAULT) is None
+    assert plan_of(server(build, engines=[]), DEFAULT) is None
 
 
-def test_models_are_numbered_by_engine_and_told_by_name_where_there_are_several(build: SimpleNamespace) -> None:
+def test_models_are_numbered_by_engine_and_told_by_name_where_the_policy_names_them(build: SimpleNamespace) -> None:
     works = [build.work("b"), build.work("a", tenant="y"), build.work("a", tenant="x")]
     engines = [
         build.engine("e1", ["n1-gpu1"], works),
         build.engine("e0", ["n1-gpu0"], [build.work("z", tenant=name) for name in "xy"]),
     ]
-    plan = planned(server(build, engines=engines))
-    assert (plan.model_engines, plan.model_names) == ((0, 1, 1), ("", "a", "b"))
+    plan = planned(server(build, engines=engines), Policy(model_weights={"a": 8}, phase_weights={"z": (1, 7)}))
+    assert (plan.model_engines, plan.model_names) == ((0, 1, 1), ("z", "a", None))
     assert plan.work_models == (0, 0, 2, 1, 1)
     assert (plan.models_of(0), plan.models_of(1)) == ([0], [1, 2])
     assert len(set(plan.usage_rows)) == 3 * len(plan.covers)
@@ -88,4 +91,4 @@ def test_models_are_numbered_by_engine_and_told_by_name_where_there_are_several(
 
 def test_a_boundary_without_a_board_is_left_to_the_definition(build: SimpleNamespace) -> None:
     engine = build.engine("e", [], [build.work()])
-    assert plan_of(build.window([build.meter("bmc", 5, kind="server")], [engine])) is None
+    assert plan_of(build.window([build.meter("bmc", 5, kind="server")], [engine]), DEFAULT) is None

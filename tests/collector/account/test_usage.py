@@ -10,6 +10,7 @@ from joulefleet.describe import GRADES, SENSOR_CLASSES
 from joulefleet.reading import Counts
 from joulefleet.units import s_to_ns
 from joulefleet.window import Window
+from joulefleet_collector.account.account import account
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.identity import Entry
 from joulefleet_collector.account.policy import Policy
@@ -132,3 +133,32 @@ def test_joules_by_grade_class_and_method_are_the_joules_charged(
             assert sum(entry.fields[f"{grade}_j"] for grade in GRADES) == whole
             assert sum(entry.fields[f"class_{name}_j"] for name in SENSOR_CLASSES) == whole
             assert sum(entry.fields[f"by_{method}_j"] for method in METHODS) == whole
+
+
+def test_an_engine_holds_its_part_of_each_device_while_it_pairs(build: SimpleNamespace) -> None:
+    meters = [build.meter("gpu0", covered_s=58), build.meter("gpu1"), build.meter("gpu2")]
+    engines = [
+        build.engine("a", ["gpu0", ("gpu1", 0.25)], [build.work("a")]),
+        build.engine("b", [("gpu2", 0.5)], [build.work("b", output_tokens=1), build.work("c", output_tokens=2)]),
+        build.engine("d", ["gpu2"], [build.work("d")]),
+        build.engine("e", ["unknown"], [build.work("e")]),
+    ]
+    rows = account(build.window(meters, engines), Policy())
+    held = {model: build.find(rows, "usage", model=model)["reserved_s"] for model in "abcde"}
+    assert held == pytest.approx({"a": 1.25 * 58, "b": 20 / 3, "c": 40 / 3, "d": 40, "e": 0})
+
+
+def test_where_no_device_is_known_the_server_is_one(build: SimpleNamespace) -> None:
+    engines = [build.engine(name, [], [build.work(name)]) for name in "ab"]
+    rows = account(build.window([build.meter("bmc", kind="server")], engines), Policy())
+    assert [build.find(rows, "usage", model=name)["reserved_s"] for name in "ab"] == [30, 30]
+
+
+def test_the_declared_size_of_a_group_is_told(build: SimpleNamespace) -> None:
+    engines = [
+        build.engine("a", ["gpu0"], [build.work("a")], group="g", group_size=3),
+        build.engine("b", ["gpu1"], [build.work("b")], group="g"),
+    ]
+    rows = account(build.window([build.meter("gpu0"), build.meter("gpu1")], engines), Policy())
+    assert build.find(rows, "usage", model="a")["group_s"] == 180
+    assert "group_s" not in build.find(rows, "usage", model="b")
