@@ -1,0 +1,197 @@
+"""Tenants: the joules and counts of an hour, divided among those for whom the work was done.
+
+Each total is divided by what the tenants did in its hour. One layer alone tells that: a front (a gateway before the
+engines) where it names tenants of this group and model, else the engines themselves.
+
+- Energy that is known to have gone into prompts goes by the prompt tokens computed for each tenant, that of decode by
+  its output tokens; all other energy by work units (prefill weight x computed prompt tokens + decode weight x output
+  tokens), else by requests, else equally among those who had any work. Active and idle energy alike.
+- Each count of requests and tokens goes by the tenants' own counts of the same field: an engine's own counts come out
+  as they are, and a front's as ratios of the engine's.
+- Everything adds up to the undivided total. Only time stays whole (`parts.OF_TIME`): how much of an hour is covered is
+  the same for each tenant.
+- Where nothing is known of who had the work, all of it is of the tenant without a name.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.share import share_out
+from joulefleet_collector.answer.parts import Fields, energy_uj, parts
+from joulefleet_collector.rows import COUNT_FIELDS, FRONT
+from joulefleet_collector.store.store import Total
+
+TAG = "tenant"
+NOBODY = ""
+"""Tenant of work without a name."""
+OF_GROUP = ("simulated", "group", "model")
+"""What engines of one replica group have in common for one model."""
+_OWN = frozenset({TAG, "layer", "boundary"})
+"""Tags that do not tell which engine it was."""
+_COUNTS = (*COUNT_FIELDS, *(f"late_{name}" for name in COUNT_FIELDS))
+
+Scope = tuple[int | None, tuple[str, ...]]
+
+
+class Shares(NamedTuple):
+    """What each tenant had of an hour's work, as weights in the order of `tenants`; `units` are not all 0."""
+
+    tenants: tuple[str, ...] = (NOBODY,)
+    units: Sequence[int] = (1,)
+    prompts: Sequence[int] = ()
+    """Computed prompt tokens; without any, they do not tell."""
+    outputs: Sequence[int] = ()
+    counts: dict[str, list[int]] = {}  # noqa: RUF012 nobody changes it
+
+
+def split(usage: Sequence[Total], work: Sequence[Total], policy: Policy) -> list[Total]:
+    """Sums of single hours divided among tenants, who stand in the tag `tenant`.
+
+    `usage` has the tags boundary, simulated, group and model, and any other. `work` is the rows of work of the same
+    hours by simulated, group, model, tenant and layer. Where both have more tags in common (server, version), engines
+    without a group are told apart by these too; a replica group and a front never are, since not all members count.
+    """
+    apart = _in_common(usage, work)
+    hours = _Hours(work, apart, policy)
+    return [part for total in usage for part in _divided(total, hours.shares_of(total))]
+
+
+def _in_common(usage: Sequence[Total], work: Sequence[Total]) -> tuple[str, ...]:
+    if not usage or not work:
+        return OF_GROUP
+    return tuple(sorted((usage[0].tags.keys() & work[0].tags.keys()) - _OWN))
+
+
+class _Hours:
+    """Who had the work of each hour, by the layer that tells it."""
+
+    def __init__(self, work: Sequence[Total], apart: tuple[str, ...], policy: Policy) -> None:
+        self._apart = apart
+        fronts: dict[Scope, list[Total]] = {}
+        engines: dict[Scope, list[Total]] = {}
+        for total in work:
+            if total.tags.get("layer") == FRONT:
+                fronts.setdefault(_scope(total, OF_GROUP), []).append(total)
+            else:
+                engines.setdefault(_scope(total, self._tags(total)), []).append(total)
+        self._fronts = _shares(fronts, policy)
+        self._engines = _shares(engines, policy)
+
+    def shares_of(self, total: Total) -> Shares:
+        """A front of the group, else one that names no group, else the engines; the first that names a tenant."""
+        everywhere = Total(total.start_ns, {**total.tags, "group": ""}, {})
+        told = (
+            self._fronts.get(_scope(total, OF_GROUP)),
+            self._fronts.get(_scope(everywhere, OF_GROUP)),
+            self._engines.get(_scope(total, self._tags(total))),
+        )
+        return next((shares for shares in told if shares and any(shares.tenants)), Shares())
+
+    def _tags(self, total: Total) -> tuple[str, ...]:
+        return OF_GROUP if total.tags.get("group") else self._apart
+
+
+def _scope(total: Total, tags: Iterable[str]) -> Scope:
+    return total.start_ns, tuple(total.tags.get(tag, "") for tag in tags)
+
+
+def _shares(by_scope: dict[Scope, list[Total]], policy: Policy) -> dict[Scope, Shares]:
+    return {scope: _shares_in(totals, policy) for scope, totals in by_scope.items()}
+
+
+def _shares_in(totals: Sequence[Total], policy: Policy) -> Shares:
+    """The shares of one layer in one hour; tenants who had nothing to do with it have none."""
+    by_tenant: dict[str, dict[str, int]] = {}
+    for total in totals:
+        sums = by_tenant.setdefault(total.tags.get(TAG, NOBODY), {})
+        for name in _COUNTS:
+            if name in total.fields:
+                sums[name] = sums.get(name, 0) + round(total.fields[name])
+    tenants = tuple(tenant for tenant in sorted(by_tenant) if any(by_tenant[tenant].values()))
+    if not tenants:
+        return Shares()
+    works = [by_tenant[tenant] for tenant in tenants]
+    prompts = [_computed(work) for work in works] if _all_tell(works, "prompt_tokens") else []
+    outputs = [work["output_tokens"] for work in works] if _all_tell(works, "output_tokens") else []
+    counts = {name: [work.get(name, 0) for work in works] for name in _COUNTS}
+    counts["total_tokens"] = [_computed(work) + work.get("output_tokens", 0) for work in works]
+    return Shares(tenants, _units(works, prompts, outputs, policy), prompts, outputs, counts)
+
+
+def _all_tell(works: Sequence[dict[str, int]], name: str) -> bool:
+    return all(name in work for work in works)
+
+
+def _computed(work: dict[str, int]) -> int:
+    # Two counters read at one instant need not agree: what was computed is not less than nothing.
+    return max(work.get("prompt_tokens", 0) - work.get("cached_tokens", 0), 0)
+
+
+def _units(
+    works: Sequence[dict[str, int]], prompts: Sequence[int], outputs: Sequence[int], policy: Policy
+) -> Sequence[int]:
+    """Weights by tokens, else requests, else equal among those with work: a sort that one does not tell is left out."""
+    nothing = [0] * len(works)
+    tokens = [
+        policy.prefill_weight * prompt + policy.decode_weight * output
+        for prompt, output in zip(prompts or nothing, outputs or nothing, strict=True)
+    ]
+    requests = [work["requests_ok"] + work.get("requests_failed", 0) for work in works if "requests_ok" in work]
+    if any(tokens):
+        return tokens
+    return requests if len(requests) == len(works) and any(requests) else [1] * len(works)
+
+
+def _divided(total: Total, shares: Shares) -> list[Total]:
+    weights = _Weights(total.fields, shares)
+    divided: list[dict[str, float]] = [{} for _ in shares.tenants]
+    for name, value in total.fields.items():
+        for fields, part in zip(divided, parts(name, value, weights.of(name)), strict=True):
+            fields[name] = part
+    return [
+        Total(total.start_ns, {**total.tags, TAG: tenant}, fields)
+        for tenant, fields in zip(shares.tenants, divided, strict=True)
+    ]
+
+
+class _Weights:
+    """By which weights each field of one total is divided."""
+
+    def __init__(self, fields: Fields, shares: Shares) -> None:
+        self._shares = shares
+        self._prompts = shares.prompts if any(shares.prompts) else shares.units
+        self._outputs = shares.outputs if any(shares.outputs) else shares.units
+        self._active = self._energy_uj(fields, "active_j")
+        self._idle = self._energy_uj(fields, "idle_j")
+        self._whole = [active + idle for active, idle in zip(self._active, self._idle, strict=True)]
+
+    def of(self, name: str) -> Sequence[int]:
+        """Weights of a field, not all 0: the best that tell, down to the work units."""
+        ways = (self._of_energy(name), self._whole, self._shares.units)
+        if not name.endswith("_j"):
+            ways = (self._shares.counts.get(name.removeprefix("unmetered_"), ()), *ways[1:])
+        return next(weights for weights in ways if any(weights))
+
+    def _of_energy(self, name: str) -> Sequence[int]:
+        if name.startswith("prefill_"):
+            return self._prompts
+        if name.startswith("decode_"):
+            return self._outputs
+        if name.endswith("active_j"):
+            return self._active
+        return self._idle if name.startswith("idle_") else self._whole
+
+    def _energy_uj(self, fields: Fields, bucket: str) -> list[int]:
+        """Microjoules of each tenant: those of a known phase by its tokens, the others by work units."""
+        whole = energy_uj(fields, bucket)
+        prefill, decode = energy_uj(fields, f"prefill_{bucket}"), energy_uj(fields, f"decode_{bucket}")
+        # Sums of many windows may be a microjoule off one another.
+        ways = (
+            (prefill, self._prompts),
+            (decode, self._outputs),
+            (max(whole - prefill - decode, 0), self._shares.units),
+        )
+        shared = [share_out(amount, weights) for amount, weights in ways]
+        each = [sum(several) for several in zip(*shared, strict=True)]
+        return share_out(whole, each) if any(each) else each
