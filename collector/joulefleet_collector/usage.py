@@ -11,6 +11,8 @@ import msgspec
 
 from joulefleet.describe import GRADES
 from joulefleet.units import kwh_per_million, wh_per_thousand
+from joulefleet_collector.answer.phases import COMPUTED, COMPUTED_J
+from joulefleet_collector.answer.phases import TAG as PHASE
 from joulefleet_collector.rows import COUNT_FIELDS, METHODS, SENSOR_SUMS
 from joulefleet_collector.store.store import Total
 
@@ -44,16 +46,32 @@ class Ratio(msgspec.Struct, frozen=True):
     joules: str
     count: str
     what: str
+    phase: str = ""
+    """Where phases are told apart, those that its count is of; empty where every phase has it."""
 
 
 RATIOS = (
-    Ratio("joules_per_output_token", "output_tokens_j", "output_tokens", "output tokens"),
+    Ratio("joules_per_output_token", "output_tokens_j", "output_tokens", "output tokens", "decode"),
     Ratio("joules_per_request", "requests_j", "requests_ok", "finished requests"),
-    Ratio("joules_per_total_token", "total_tokens_j", "total_tokens", "prompt, cached and output tokens"),
-    Ratio("joules_per_output_token_active", "output_tokens_active_j", "output_tokens", "output tokens"),
+    Ratio(
+        "joules_per_total_token",
+        "total_tokens_j",
+        "total_tokens",
+        "prompt, cached and output tokens",
+        "prefill and decode",
+    ),
+    Ratio("joules_per_output_token_active", "output_tokens_active_j", "output_tokens", "output tokens", "decode"),
     Ratio("joules_per_request_active", "requests_active_j", "requests_ok", "finished requests"),
-    Ratio("joules_per_total_token_active", "total_tokens_active_j", "total_tokens", "prompt, cached and output tokens"),
+    Ratio(
+        "joules_per_total_token_active",
+        "total_tokens_active_j",
+        "total_tokens",
+        "prompt, cached and output tokens",
+        "prefill and decode",
+    ),
+    Ratio("joules_per_prompt_token", COMPUTED_J, COMPUTED, "computed prompt tokens", "prefill"),
 )
+_ONLY_BY_PHASE = "computed prompt tokens and output tokens share their energy: ask by phase"
 _RATIO_NAMES = tuple(ratio.name for ratio in RATIOS)
 
 
@@ -63,7 +81,7 @@ def usage_figures(total: Total) -> Figures:
     energy_j = known_sum(sums, ("active_j", "idle_j"))
     covered = share(sums.get("paired_s"), sums.get("window_s"))
     edge = edge_bound(sums)
-    ratios, reasons = _ratios(sums, covered)
+    ratios, reasons = _ratios(sums, covered, total.tags.get(PHASE))
     return {
         **total.tags,
         "simulated": total.tags.get("simulated") == "true",
@@ -95,29 +113,40 @@ def status(covered: float | None) -> str:
     return "ok" if covered >= OK_COVERAGE else "partial"
 
 
-def _ratios(sums: Mapping[str, float], covered: float | None) -> tuple[dict[str, float], dict[str, str]]:
+def _ratios(
+    sums: Mapping[str, float], covered: float | None, phase: str | None
+) -> tuple[dict[str, float], dict[str, str]]:
     if covered is None or status(covered) == "refused":
         reason = f"coverage too low: {covered or 0:.1%} of the time pairs, {PARTIAL_COVERAGE:.0%} is needed"
         return {}, dict.fromkeys(_RATIO_NAMES, reason)
     ratios: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for ratio in RATIOS:
-        if reason := _refused(ratio, sums):
+        if reason := _refused(ratio, sums, phase):
             reasons[ratio.name] = reason
         else:
             ratios[ratio.name] = sums[ratio.joules] / sums[ratio.count]
     return ratios, reasons
 
 
-def _refused(ratio: Ratio, sums: Mapping[str, float]) -> str:
-    """Why this figure cannot be given where coverage is enough; empty where it can."""
+def _refused(ratio: Ratio, sums: Mapping[str, float], phase: str | None) -> str:
+    """Why this figure cannot be given where coverage is enough; empty where it can. `phase` is None where all are
+    together."""
     if ratio.count not in sums:
-        return f"no {ratio.what} counted: the engine does not tell them"
+        return _not_told(ratio, phase)
     if sums[ratio.count] <= 0:
         return f"no {ratio.what} in this time"
     if ratio.joules not in sums:
         return f"no energy is known for counted {ratio.what}"
     return ""
+
+
+def _not_told(ratio: Ratio, phase: str | None) -> str:
+    if phase is None and ratio.count == COMPUTED:
+        return _ONLY_BY_PHASE
+    if phase is not None and ratio.phase not in ("", phase):
+        return f"{ratio.what} are of {ratio.phase}"
+    return f"no {ratio.what} counted: the engine does not tell them"
 
 
 def _all_figures(ratios: Mapping[str, float], reasons: dict[str, str]) -> dict[str, float | None]:

@@ -56,7 +56,8 @@ def test_the_figures_of_a_full_row() -> None:
         {"counter": 100.0},
         {"exclusive": 100.0},
     )
-    assert (row["reasons"], row["notes"], row["measured_share"]) == ({}, [], 1.0)
+    assert (set(row["reasons"]), row["notes"], row["measured_share"]) == ({"joules_per_prompt_token"}, [], 1.0)
+    assert row["reasons"]["joules_per_prompt_token"].endswith("ask by phase")
 
 
 def test_units_as_in_the_worked_vector() -> None:
@@ -145,6 +146,28 @@ def test_shares_of_models_and_catalogues() -> None:
     row = figures(modelled_j=25.0, counter_j=75.0, idle_default_j=20.0)
     assert (row["measured_share"], row["idle_default_share"]) == (0.75, 0.2)
     assert row["joules_by_grade"] == {"counter": 75.0, "modelled": 25.0}
+
+
+def of_phase(phase: str, sums: dict[str, float]) -> dict[str, Any]:
+    return usage_figures(
+        Total(None, {"boundary": "server", "phase": phase}, {"window_s": 60.0, "paired_s": 60.0, **sums})
+    )
+
+
+def test_a_phase_has_the_figures_of_its_own_tokens_and_says_whose_the_others_are() -> None:
+    """Of 39,087 J, 8,437 J in 200 computed prompt tokens and 30,650 J in 300 output tokens."""
+    requests = {"requests_ok": 10.0}
+    prefill = of_phase(
+        "prefill", {"computed_tokens": 200.0, "computed_tokens_j": 8437.0, "requests_j": 8437.0, **requests}
+    )
+    assert (prefill["joules_per_prompt_token"], prefill["joules_per_request"]) == (42.185, 843.7)
+    assert prefill["reasons"]["joules_per_output_token"] == "output tokens are of decode"
+    decode = of_phase("decode", {"output_tokens": 300.0, "output_tokens_j": 30_650.0, **requests})
+    assert decode["joules_per_output_token"] == pytest.approx(102.1667, abs=1e-4)
+    assert decode["reasons"]["joules_per_prompt_token"] == "computed prompt tokens are of prefill"
+    assert "of prefill and decode" in decode["reasons"]["joules_per_total_token"]
+    assert of_phase("", {})["reasons"]["joules_per_output_token"] == "output tokens are of decode"
+    assert "does not tell" in of_phase("prefill", {})["reasons"]["joules_per_prompt_token"]
 
 
 @given(

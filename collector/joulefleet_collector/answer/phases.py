@@ -1,0 +1,119 @@
+"""Phases: an hour's joules and counts divided into reading prompts (prefill) and writing answers (decode).
+
+How much energy went into each phase is known from accounting; what is of no phase (idle windows, engines that count no
+tokens) stays apart under an empty name. Prompt and cached tokens are of prefill, output tokens of decode. Every request
+goes through all of it: each of the three has all requests, so that their joules per request add up to the whole.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from joulefleet.units import j_to_uj, uj_to_j
+from joulefleet_collector.answer.parts import OF_TIME, energy_uj, parts
+from joulefleet_collector.store.store import Total
+
+TAG = "phase"
+PREFILL, DECODE, NONE = "prefill", "decode", ""
+PHASES = (PREFILL, DECODE, NONE)
+COMPUTED = "computed_tokens"
+"""Prompt tokens that were computed, for the energy of `COMPUTED_J`: fields that prefill alone has."""
+COMPUTED_J = "computed_tokens_j"
+
+_OF_REQUESTS = frozenset((*OF_TIME, "requests_ok", "requests_failed", "requests_aborted", "running_s", "running_delta"))
+"""What is whole in every phase: time, and requests, finished or in flight."""
+_OF_PHASE = {"prompt_tokens": PREFILL, "cached_tokens": PREFILL, "output_tokens": DECODE}
+"""What one phase alone has, and the numerators that belong to it."""
+_OF_NONE = frozenset({"total_tokens"})
+"""What is of two phases at once, so that no figure of one of them can be made with it."""
+
+Fields = dict[str, float]
+
+
+def split(usage: Iterable[Total]) -> list[Total]:
+    """Sums of single hours divided into phases, which stand in the tag `phase`.
+
+    A total of which no energy has a phase stays as it is, under the empty name. Energy adds up to the undivided total
+    to the microjoule. To `allocation_j` of prefill and decode comes half the range in which that split may lie.
+    """
+    return [part for total in usage for part in _divided(total)]
+
+
+def worth_telling(usage: Sequence[Total]) -> list[Total]:
+    """Without the rows of no phase that have nothing, where the phases beside them have all of it."""
+    divided = {_key(total) for total in usage if total.tags[TAG]}
+    return [total for total in usage if total.tags[TAG] or _key(total) not in divided or _has_something(total.fields)]
+
+
+def _key(total: Total) -> tuple[int | None, tuple[str, ...]]:
+    return total.start_ns, tuple(value for tag, value in total.tags.items() if tag != TAG)
+
+
+def _has_something(fields: Mapping[str, float]) -> bool:
+    """Energy, or tokens of any kind: requests stand in every phase."""
+    return any(value for name, value in fields.items() if name.endswith(("_j", "_tokens")))
+
+
+def _divided(total: Total) -> list[Total]:
+    shares = _Shares(total.fields)
+    if not any(shares.whole[:2]):
+        return [Total(total.start_ns, {**total.tags, TAG: NONE}, total.fields)]
+    divided: dict[str, Fields] = {phase: {} for phase in PHASES}
+    for name, value in total.fields.items():
+        for phase, part in shares.of(name, value).items():
+            divided[phase][name] = part
+    _add_range(divided, total.fields)
+    _add_computed(divided[PREFILL], shares)
+    return [Total(total.start_ns, {**total.tags, TAG: phase}, fields) for phase, fields in divided.items()]
+
+
+class _Shares:
+    """How much of one total's energy is of each phase, in microjoules in the order of PHASES."""
+
+    def __init__(self, fields: Mapping[str, float]) -> None:
+        self.active = _by_phase_uj(fields, "active_j")
+        self.idle = _by_phase_uj(fields, "idle_j")
+        self.whole = [active + idle for active, idle in zip(self.active, self.idle, strict=True)]
+
+    def of(self, name: str, value: float) -> Fields:
+        """A field by phase, for those that have it."""
+        bare = _bare(name)
+        if bare in _OF_REQUESTS or name == "restarts":
+            return dict.fromkeys(PHASES, value)
+        if bare in _OF_NONE or name.startswith((PREFILL, DECODE)):
+            return {}
+        if bare in _OF_PHASE:
+            phase = _OF_PHASE[bare]
+            return {phase: self._at_most(name, value, PHASES.index(phase)) if name.endswith("_j") else value}
+        return dict(zip(PHASES, parts(name, value, self._weights(name)), strict=True))
+
+    def _weights(self, name: str) -> Sequence[int]:
+        weights = self.active if name.endswith("active_j") else self.idle if name.startswith("idle_") else self.whole
+        return weights if any(weights) else self.whole
+
+    def _at_most(self, name: str, value: float, place: int) -> float:
+        """Only what counts its tokens has energy in a phase: of a numerator it is the phase's, not a proportion."""
+        return uj_to_j(min(j_to_uj(value), (self.active if name.endswith("active_j") else self.whole)[place]))
+
+
+def _bare(name: str) -> str:
+    """The count that a field is about."""
+    return name.removeprefix("unmetered_").removeprefix("late_").removesuffix("_j").removesuffix("_active")
+
+
+def _by_phase_uj(fields: Mapping[str, float], bucket: str) -> list[int]:
+    known = [energy_uj(fields, f"{phase}_{bucket}") for phase in (PREFILL, DECODE)]
+    # Sums of many windows may be a microjoule off one another.
+    return [*known, max(energy_uj(fields, bucket) - sum(known), 0)]
+
+
+def _add_range(divided: Mapping[str, Fields], whole: Mapping[str, float]) -> None:
+    """What one phase has too much, the other has too little."""
+    half_j = (whole.get("prefill_high_j", 0.0) - whole.get("prefill_low_j", 0.0)) / 2
+    for phase in (PREFILL, DECODE):
+        divided[phase]["allocation_j"] = divided[phase].get("allocation_j", 0.0) + abs(half_j)
+
+
+def _add_computed(prefill: Fields, shares: _Shares) -> None:
+    if "prompt_tokens" in prefill:
+        # Two counters read at one instant need not agree: what was computed is not less than nothing.
+        prefill[COMPUTED] = max(prefill["prompt_tokens"] - prefill.get("cached_tokens", 0.0), 0.0)
+        prefill[COMPUTED_J] = uj_to_j(shares.whole[0])
