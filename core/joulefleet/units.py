@@ -150,3 +150,28 @@ def bytes_to_gb(size: int) -> float:
 def per_day(per_second: float) -> float:
     """A rate by the second as one by the day."""
     return per_second * 86_400
+
+
+def per_million(amount: float, count: float) -> float:
+    """An amount over a count of things, for a million of them."""
+    return amount / count * 1_000_000
+
+
+def g_to_kg(grams: float) -> float:
+    """Grams to kilograms."""
+    return grams / 1_000
+
+
+def kg_to_g(kilograms: float) -> float:
+    """Kilograms to grams."""
+    return kilograms * 1_000
+
+
+def years_to_s(years: float) -> float:
+    """Years of 365.25 days to seconds."""
+    return years * 31_557_600
+
+
+def w_s_to_uj(watts: float, seconds: float) -> int:
+    """So many watts for so many seconds, in microjoules, rounded to the nearest."""
+    return round(watts * seconds * UJ_PER_J)

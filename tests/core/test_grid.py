@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet.grid import DEFAULT_STEP_NS, HOUR_NS, TRACE_STEP_NS, check_step, floor_to, rfc3339
+from joulefleet.grid import DEFAULT_STEP_NS, HOUR_NS, TRACE_STEP_NS, check_step, floor_to, from_rfc3339, rfc3339
 
 S_NS = 10**9
 steps = st.sampled_from([s * S_NS for s in range(1, 3601) if 3600 % s == 0])
@@ -42,3 +42,15 @@ def test_each_instant_lies_in_one_window_and_each_window_in_one_hour(at_ns: int,
 def test_an_instant_in_utc() -> None:
     assert rfc3339(0) == "1970-01-01T00:00:00Z"
     assert rfc3339(1_790_000_000 * S_NS + S_NS - 1) == "2026-09-21T14:13:20Z"
+
+
+@given(st.integers(0, 253_402_300_799))
+def test_an_instant_in_words_comes_back(seconds: int) -> None:
+    assert from_rfc3339(rfc3339(seconds * S_NS)) == seconds * S_NS
+
+
+def test_an_instant_has_its_offset() -> None:
+    assert from_rfc3339("1970-01-01T01:00:01.5+01:00") == 1_500_000_000
+    for text in ("2026-01-31T12:00:00", "noon", ""):
+        with pytest.raises(ValueError, match=f"'{text}' is no time"):
+            from_rfc3339(text)

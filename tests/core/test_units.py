@@ -37,6 +37,11 @@ def test_known_values() -> None:
     # 240 J a request are 66.667 Wh per 1000; 0.2435 J a token are 0.067639 kWh per million.
     assert units.wh_per_thousand(240) == pytest.approx(66.6667, abs=5e-5)
     assert units.kwh_per_million(0.2435) == pytest.approx(0.067639, abs=5e-7)
+    assert units.w_s_to_uj(1.5, 60) == 90_000_000
+    assert units.years_to_s(4) == 1461 * 86_400
+    # T18: 6,500 kg over 50 G tokens are 130 g a million tokens.
+    assert units.per_million(units.kg_to_g(6_500), 50e9) == pytest.approx(130)
+    assert units.g_to_kg(units.per_million(units.kg_to_g(6_500), 50e9)) == pytest.approx(0.13)
 
 
 @given(wholes)
