@@ -14,10 +14,8 @@ import msgspec
 
 from joulefleet.describe import Engine
 from joulefleet.reading import MeterReading, Reading
+from joulefleet.sockets import listening
 
-LISTENS = "0A"
-LOCAL_6 = "00000000000000000000000001000000"
-"""::1 as the kernel writes it."""
 DEEPEST = 64
 LOOKS_AGAIN = 12
 """A process of no engine is looked at again after so many times: a server listens once its model is loaded."""
@@ -132,7 +130,10 @@ class Processes:
             return {}
         tables = [self._text("net", name) for name in ("tcp", "tcp6")]
         return {
-            f"socket:[{inode}]": ports[port] for table in tables for port, inode in listening(table) if port in ports
+            f"socket:[{one.inode}]": ports[one.port]
+            for table in tables
+            for one in listening(table)
+            if one.port in ports
         }
 
     def _started(self, pid: str) -> str:
@@ -158,16 +159,6 @@ def by_engine(reading: MeterReading, owners: dict[str, str], found: Iterable[str
 def _untold(reading: Reading) -> Reading:
     telling = isinstance(reading, MeterReading) and reading.activity_ns is not None
     return msgspec.structs.replace(reading, activity_ns=None) if telling else reading
-
-
-def listening(table: str) -> Iterator[tuple[int, str]]:
-    """Port and inode of each socket that can be reached by the loopback address, from /proc/net/tcp or tcp6."""
-    for line in table.splitlines()[1:]:
-        words = line.split()
-        if len(words) > 9 and words[3] == LISTENS:
-            address, _, port = words[1].rpartition(":")
-            if not address.strip("0") or address.endswith("7F") or address == LOCAL_6:
-                yield int(port, 16), words[9]
 
 
 def _target(link: Path) -> str:

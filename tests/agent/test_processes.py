@@ -10,7 +10,7 @@ import pytest
 
 from joulefleet.describe import Engine
 from joulefleet.reading import Failure, MeterReading
-from joulefleet_agent.processes import LOOKS_AGAIN, Processes, listening
+from joulefleet_agent.processes import LOOKS_AGAIN, Processes
 
 A = Engine(id="a", software="vllm", port=8000)
 B = Engine(id="b", software="vllm", port=8001)
@@ -159,18 +159,6 @@ def test_sockets_that_may_not_be_read_are_told(kernel: Kernel, monkeypatch: pyte
     processes = Processes(kernel.root)
     assert named(processes, {"100": 1}) == {"": 1}
     assert processes.hidden
-
-
-@pytest.mark.parametrize("table", ["", "head\n", HEAD + "rubbish\n", HEAD + "0: 0100007F:1F40 0:0 0A\n"])
-def test_a_table_that_tells_nothing_has_no_sockets(table: str) -> None:
-    assert list(listening(table)) == []
-
-
-def test_addresses_of_the_loopback_are_known_in_both_tables() -> None:
-    rest = "0:0 0A 0:0 0:0 0 0 0 77"
-    addresses = ("0100007F", "00000000", "0" * 32, "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F", "0500000A")
-    table = HEAD + "".join(f"0: {address}:1F40 {rest}\n" for address in addresses)
-    assert list(listening(table)) == [(8000, "77")] * 5
 
 
 def test_a_real_server_and_its_worker_are_found() -> None:
