@@ -27,6 +27,7 @@ from joulefleet.delivery import (
 )
 from joulefleet.window import Window, decode, decode_json
 from joulefleet_collector.answer.pipeline import answer_usage
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.api import BadQuestion, parse_export, parse_usage
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
@@ -49,12 +50,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = logging.getLogger(__name__)
 
 
-def make_app(
-    store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate = OPEN, role: Role = "all"
+def make_app(  # noqa: PLR0913, PLR0917 # the parts of one door
+    store: Store,
+    ingest: Ingest,
+    now_ns: Callable[[], int],
+    gate: Gate = OPEN,
+    role: Role = "all",
+    rules: Rules = Rules(),  # noqa: B008 nobody changes it
 ) -> web.Application:
     """The application. Run it with aiohttp's own decompression off: a zstd frame is checked before it is opened."""
     asking = Asking()
-    door = Door(store, ingest, now_ns, gate, asking)
+    door = Door(store, ingest, now_ns, gate, asking, rules)
     app = web.Application(middlewares=[_answers_counted(ingest.meters)], client_max_size=MAX_BATCH_BYTES)
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
     app.on_shutdown.append(streams.end)
@@ -85,8 +91,17 @@ async def _answers_none(_: web.Request) -> web.StreamResponse:
 class Door:
     """The handlers of all routes."""
 
-    def __init__(self, store: Store, ingest: Ingest, now_ns: Callable[[], int], gate: Gate, asking: Asking) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 # the parts of one door
+        self,
+        store: Store,
+        ingest: Ingest,
+        now_ns: Callable[[], int],
+        gate: Gate,
+        asking: Asking,
+        rules: Rules,
+    ) -> None:
         self._store = store
+        self._rules = rules
         self._ingest = ingest
         self._now_ns = now_ns
         self._gate = gate
@@ -139,7 +154,7 @@ class Door:
         return web.json_response(body=msgspec.json.encode(usage))
 
     def _usage(self, query: list[tuple[str, str]]) -> dict[str, object]:
-        return answer_usage(self._store, parse_usage(query, self._now_ns()))
+        return answer_usage(self._store, parse_usage(query, self._now_ns()), self._rules)
 
     async def meters(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/meters: which meters of one server make up each boundary."""

@@ -24,6 +24,7 @@ from joulefleet.token import load_keys
 from joulefleet.units import ns_to_s
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.app import make_app
 from joulefleet_collector.auth import OPEN, SHORTEST_SECRET, Gate
 from joulefleet_collector.config import Auth, CollectorConfig, Listen
@@ -193,7 +194,7 @@ async def listening(
     ingest = Ingest(
         store, account, now_ns, config.store.keep.windows_ns, store_works_elsewhere=elsewhere, meters=meters
     )
-    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role)
+    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role, Rules(config.policy))
     runner = web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:

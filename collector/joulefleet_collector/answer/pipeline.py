@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from joulefleet.grid import HOUR_NS, floor_to, rfc3339
+from joulefleet.grid import rfc3339
+from joulefleet_collector.answer.totals import ALWAYS_BY, SPLIT_TAGS, Rules, usage_totals, whole_hours
 from joulefleet_collector.api import BadQuestion, UsageQuestion
 from joulefleet_collector.rows import SENSOR_SUMS, SERVER_TAGS, USAGE, Row
 from joulefleet_collector.store.overlap import gaps
@@ -12,41 +13,38 @@ from joulefleet_collector.store.store import NotKept, Overlap, Question, Step, S
 from joulefleet_collector.usage import ledger_figures, usage_figures
 from joulefleet_collector.warnings import LEDGER_IS_WIDER, SENSOR_FIELDS, SENSOR_TAGS, of_sensors, warnings
 
-ENGINE_TAGS = frozenset(USAGE.tags) - {"boundary"}
+ENGINE_TAGS = frozenset((*USAGE.tags, *SPLIT_TAGS)) - {"boundary"}
 """Tags that usage has and the ledger of a server has not."""
-ALWAYS_BY = ("boundary", "simulated")
-"""Unlike boundaries, and simulated and real joules, are never added up."""
 
 
-def answer_usage(store: Store, asked: UsageQuestion) -> dict[str, object]:
+def answer_usage(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, object]:
     """Figures, ledger and warnings as one table for JSON. Raises BadQuestion or StoreUnavailable.
 
     Where sums of minutes are gone, the time asked about is widened to whole hours, as the answer says.
     """
     _check_tags(store, asked)
     try:
-        return _answer(store, asked)
+        return _answer(store, asked, rules)
     except NotKept as gone:
         if asked.step == "minute":
             raise BadQuestion(str(gone)) from gone
-        return _answer(store, _whole_hours(asked, gone.from_ns))
+        return _answer(store, _whole_hours(asked, gone.from_ns), rules)
 
 
 def _whole_hours(asked: UsageQuestion, before_ns: int) -> UsageQuestion:
     """The question with those of its ends that lie before this instant moved outwards to whole hours."""
-    since_ns, until_ns = floor_to(asked.since_ns, HOUR_NS), -floor_to(-asked.until_ns, HOUR_NS)
+    wider = whole_hours(asked)
     return msgspec.structs.replace(
         asked,
-        since_ns=since_ns if asked.since_ns < before_ns else asked.since_ns,
-        until_ns=until_ns if asked.until_ns < before_ns else asked.until_ns,
+        since_ns=wider.since_ns if asked.since_ns < before_ns else asked.since_ns,
+        until_ns=wider.until_ns if asked.until_ns < before_ns else asked.until_ns,
     )
 
 
-def _answer(store: Store, asked: UsageQuestion) -> dict[str, object]:
-    by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
+def _answer(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, object]:
+    asked, usage = usage_totals(store, asked, rules)
     of_server = {name: values for name, values in asked.where.items() if name not in ENGINE_TAGS}
-    usage = store.ask(_question("usage", asked, asked.step, by, asked.where))
-    ledger_by = tuple(tag for tag in by if tag not in ENGINE_TAGS)
+    ledger_by = tuple(tag for tag in dict.fromkeys((*asked.by, *ALWAYS_BY)) if tag not in ENGINE_TAGS)
     ledger = store.ask(_question("ledger", asked, "none", ledger_by, of_server))
     starts = {start_ns: _start(start_ns) for start_ns in {total.start_ns for total in usage}}
     rows = [starts[total.start_ns] | usage_figures(total) for total in usage]
@@ -77,7 +75,7 @@ def _sensors(store: Store, asked: UsageQuestion, ledger: Sequence[Total]) -> lis
     """The meters' rows, where the ledger tells that something is wrong with one: they are many."""
     if not any(total.fields.get(field) for total in ledger for field in SENSOR_SUMS):
         return []
-    where = {name: values for name, values in asked.where.items() if name not in USAGE.tags}
+    where = {name: values for name, values in asked.where.items() if name not in (*USAGE.tags, *SPLIT_TAGS)}
     question = _question("meter", asked, "none", SENSOR_TAGS, where)
     return store.ask(msgspec.structs.replace(question, fields=SENSOR_FIELDS))
 
@@ -93,7 +91,7 @@ def _start(start_ns: int | None) -> dict[str, object]:
 
 
 def _check_tags(store: Store, asked: UsageQuestion) -> None:
-    known = set(USAGE.tags) | set(SERVER_TAGS) | store.tags("usage") | store.tags("ledger")
+    known = {*USAGE.tags, *SPLIT_TAGS, *SERVER_TAGS} | store.tags("usage") | store.tags("ledger")
     for tag in (*asked.by, *asked.where):
         if tag not in known:
             raise BadQuestion(f"'{tag}' is no tag; there are {', '.join(sorted(known))}")

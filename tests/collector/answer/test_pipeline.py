@@ -14,6 +14,7 @@ from joulefleet.window import Losses, Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.answer.pipeline import answer_usage
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.api import BadQuestion, parse_usage, rfc3339
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -40,7 +41,7 @@ def store(
 
 
 def asked(store: EmbeddedStore, *query: tuple[str, str]) -> dict[str, Any]:
-    return answer_usage(store, parse_usage([("since", "all"), *query], NOW_NS))
+    return answer_usage(store, parse_usage([("since", "all"), *query], NOW_NS), Rules())
 
 
 def test_simulated_and_real_are_never_added(store: EmbeddedStore) -> None:
@@ -110,7 +111,7 @@ def test_where_minutes_are_gone_the_answer_is_about_whole_hours_and_says_so(
     times = (("since", rfc3339(start_ns + 61 * MINUTE_NS)), ("until", rfc3339(start_ns + 90 * MINUTE_NS)))
 
     def answer(*query: tuple[str, str]) -> dict[str, Any]:
-        return answer_usage(store, parse_usage([*times, *query], start_ns + 10 * DAY_NS))
+        return answer_usage(store, parse_usage([*times, *query], start_ns + 10 * DAY_NS), Rules())
 
     assert (answer()["since"], answer()["until"]) == (times[0][1], times[1][1])
     store.settle()

@@ -1,0 +1,85 @@
+"""The sums of an answer: as the store adds them up, or hour by hour where something is joined or split.
+
+hours of engines       as stored, by all tags that a later step needs
+  / tenants            `tenants`: by their work in that hour
+  / phases             `phases`
+added up               by the tags and the step that were asked about
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from joulefleet.grid import HOUR_NS, floor_to
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer import phases, tenants
+from joulefleet_collector.answer.hours import added_up, matching
+from joulefleet_collector.api import UsageQuestion
+from joulefleet_collector.store.store import Question, Step, Store, Total
+
+ALWAYS_BY = ("boundary", "simulated")
+"""Unlike boundaries, and simulated and real joules, are never added up."""
+SPLIT_TAGS = ("tenant", "phase")
+"""Tags that no sum of energy has in the store: made when asked, by the hour."""
+OF_WORK = ("tenant", "layer")
+"""Tags that rows of work have and those of usage have not."""
+
+
+class Rules(NamedTuple):
+    """What answers rest on beside the store."""
+
+    policy: Policy = Policy()
+    """As in accounting: its weights divide what is split when asked."""
+
+
+def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> tuple[UsageQuestion, list[Total]]:
+    """The sums asked about, and the question as it is answered: of whole hours where something is joined or split.
+
+    Raises as `Store.ask`.
+    """
+    by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
+    if is_split(asked):
+        asked = whole_hours(asked)
+        found = added_up(_split(store, asked, by, rules), by, asked.step)
+        return asked, phases.worth_telling(found) if "phase" in by else found
+    return asked, _ask(store, asked, asked.step, by)
+
+
+def is_split(asked: UsageQuestion) -> bool:
+    """Whether something is asked about that is made of hours."""
+    return any(tag in SPLIT_TAGS for tag in (*asked.by, *asked.where))
+
+
+def whole_hours(asked: UsageQuestion) -> UsageQuestion:
+    """The question with both ends moved outwards to whole hours."""
+    since_ns, until_ns = floor_to(asked.since_ns, HOUR_NS), -floor_to(-asked.until_ns, HOUR_NS)
+    return msgspec.structs.replace(asked, since_ns=since_ns, until_ns=until_ns)
+
+
+def _split(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> list[Total]:
+    wanted = tuple(tag for tag in dict.fromkeys((*by, *asked.where, "group", "model")) if tag not in SPLIT_TAGS)
+    hours = _ask(store, asked, "hour", wanted)
+    told = {*by, *asked.where}
+    if "tenant" in told:
+        hours = tenants.split(hours, _work(store, asked, wanted), rules.policy)
+    if "phase" in told:
+        hours = phases.split(hours)
+    return matching(hours, {tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where})
+
+
+def _work(store: Store, asked: UsageQuestion, by: Sequence[str]) -> list[Total]:
+    """Rows of work by the tags that tell engines apart; those of a front stand by themselves."""
+    tags = tuple(dict.fromkeys((*(tag for tag in by if tag != "boundary"), "simulated", *OF_WORK)))
+    where = {"model": asked.where["model"]} if "model" in asked.where else {}
+    return store.ask(
+        Question(kind="work", since_ns=asked.since_ns, until_ns=asked.until_ns, step="hour", by=tags, where=where)
+    )
+
+
+def _ask(store: Store, asked: UsageQuestion, step: Step, by: tuple[str, ...]) -> list[Total]:
+    """What the store has of the question; tags that it knows nothing of are left out."""
+    where = {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS}
+    return store.ask(
+        Question(kind="usage", since_ns=asked.since_ns, until_ns=asked.until_ns, step=step, by=by, where=where)
+    )
