@@ -72,7 +72,7 @@ class IdleBook(msgspec.Struct):
         for meter in window.meters:
             if meter.meter.kind not in KINDS:
                 continue
-            resident = [engine for engine in window.engines if _runs_on(engine, meter.meter)]
+            resident = [each for each in window.engines if not each.engine.front and _runs_on(each, meter.meter)]
             known = self._of(meter.meter, bool(resident))
             meter.idle_mw = known.idle_mw
             meter.idle_learnt = known.idle_mw is not None

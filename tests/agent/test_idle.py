@@ -180,6 +180,14 @@ def test_an_engine_elsewhere_does_not_make_a_board_busy() -> None:
     assert server.window(75, at_rest(60, running_ns=60 * S), OTHER).idle_mw == 75_000
 
 
+def test_a_front_makes_no_board_busy() -> None:
+    front = EngineWindow(engine=Engine(id="f", software="litellm", front=True), covered_ns=60 * S, running_ns=60 * S)
+    server = Server()
+    for _ in range(30):
+        server.window(75, front)
+    assert server.window(75, front).idle_learnt
+
+
 def test_an_engine_on_a_slice_makes_its_board_busy() -> None:
     board = msgspec.structs.replace(BOARD, slices=(Slice("MIG-a", 1),), slots=7)
     on_slice = msgspec.structs.replace(ON_BOARD, devices=(Reservation("MIG-a"),))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from joulefleet.window import Window
 from joulefleet_collector.account.books import keep
-from joulefleet_collector.account.identity import Entry, window_tags
+from joulefleet_collector.account.identity import Entry, front_tags, window_tags
 from joulefleet_collector.account.layout import Declared, Layout, layout_of
 from joulefleet_collector.account.ledger import ledger
 from joulefleet_collector.account.measured import agent, facts, meter, work
@@ -33,6 +33,8 @@ def _entries(window: Window, scene: Scene, laid_out: Layout) -> Iterator[Entry]:
         yield ledger(books, scene)
     for engine, its_tags in zip(scene.engines, laid_out.tags, strict=True):
         yield from work(engine, its_tags, window.step_ns)
+    for front in scene.fronts:
+        yield from work(front, front_tags(front.engine), window.step_ns)
     for reading in scene.meters:
         yield meter(reading, window.step_ns)
     yield agent(window)

@@ -49,6 +49,16 @@ def engine_tags(engine: Engine, meters: Sequence[MeterWindow], hardware: str, co
     }
 
 
+def front_tags(front: Engine) -> Tags:
+    """Tags of the rows of a gateway before engines, which runs on no hardware that it is asked for by."""
+    return {
+        "software": front.software,
+        "version": front.version,
+        "hardware": front.hardware,
+        "group": front.group,
+    }
+
+
 def _of_devices(engine: Engine, meters: Sequence[MeterWindow], covers: Sequence[Cover]) -> str:
     if engine.devices:
         named = {reservation.meter for reservation in engine.devices}

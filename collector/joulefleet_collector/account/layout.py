@@ -15,7 +15,7 @@ from joulefleet_collector.account.residence import Residence, reside
 
 
 class Declared(msgspec.Struct, frozen=True):
-    """The declarations of a window, meters and engines sorted by id."""
+    """The declarations of a window, meters and engines sorted by id; fronts hold nothing and are not among these."""
 
     meters: tuple[Meter, ...]
     engines: tuple[Engine, ...]

@@ -73,11 +73,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def plan_of(window: Window, policy: Policy) -> tuple[Plan, Sheet] | None:
     """The plan of a good window with its rows' tags; None where accounting is more than a plan can say.
 
-    That is so where engines share a device or use one that is not measured, where an engine was never read, where a
-    boundary has no device, and where there is no boundary at all.
+    That is so where engines share a device or use one that is not measured, where an engine was never read or is a
+    front, where a boundary has no device, and where there is no boundary at all.
     """
     engines = sorted(window.engines, key=lambda e: e.engine.id)
-    if not engines or not all(e.work for e in engines):
+    if not engines or not all(e.work and not e.engine.front for e in engines):
         return None
     places = sorted(range(len(window.meters)), key=lambda place: window.meters[place].meter.id)
     declared = tuple(window.meters[place].meter for place in places)

@@ -25,6 +25,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     meters: tuple[MeterWindow, ...]
     engines: tuple[EngineWindow, ...]
     """An engine's number is its place here."""
+    fronts: tuple[EngineWindow, ...]
+    """Gateways before engines: what they count is counted by the engines too, so that they hold nothing."""
     works: tuple[list[ModelWork], ...]
     """What each engine did, by model."""
     policy: Policy
@@ -102,11 +104,13 @@ def _summed(parts: Sequence[dict[str, int] | None]) -> dict[str, int] | None:
 
 def scene_of(window: Window, policy: Policy) -> Scene:
     """The window under this policy."""
-    engines = sorted(window.engines, key=lambda e: e.engine.id)
+    every = sorted(window.engines, key=lambda e: e.engine.id)
+    engines = [each for each in every if not each.engine.front]
     return Scene(
         step_ns=window.step_ns,
         meters=tuple(sorted(window.meters, key=lambda m: m.meter.id)),
         engines=tuple(engines),
+        fronts=tuple([each for each in every if each.engine.front]),
         works=tuple(by_model(engine) for engine in engines),
         policy=policy,
     )

@@ -162,6 +162,27 @@ def engines_of(draw: st.DrawFn, boards: Sequence[str], whole: bool = False) -> t
 
 
 @st.composite
+def fronts(draw: st.DrawFn) -> tuple[EngineWindow, ...]:
+    """Up to two gateways, which may name boards and software as engines do."""
+    return tuple(
+        EngineWindow(
+            engine=Engine(
+                id=f"front{number}",
+                software=draw(st.sampled_from(["litellm", "vllm"])),
+                devices=draw(st.sampled_from([(), (Reservation("gpu0"),), (Reservation("unknown"),)])),
+                group=draw(st.sampled_from(["", "g"])),
+                front=True,
+            ),
+            work=draw(works()),
+            covered_ns=s_to_ns(draw(st.sampled_from([0, 60]))),
+            restarts=draw(st.integers(0, 3)),
+            running_start=draw(st.none() | st.integers(0, 50)),
+        )
+        for number in range(draw(st.integers(0, 2)))
+    )
+
+
+@st.composite
 def windows(draw: st.DrawFn) -> Window:
     """Any window of 60 s: boards, CPUs, a host or a server, parts and second sources of them, engines in any state."""
     boards = draw(st.lists(st.sampled_from(BOARDS), unique=True))
@@ -181,7 +202,7 @@ def windows(draw: st.DrawFn) -> Window:
     for name in draw(st.lists(st.sampled_from(sorted(others)), unique=True)):
         kind, declared = others[name]
         meters.append(draw(readings(name, kind, **declared)))
-    return window(meters, draw(engines_of(boards)))
+    return window(meters, draw(engines_of(boards)) + draw(fronts()))
 
 
 @st.composite
@@ -203,5 +224,5 @@ def build() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def generated() -> SimpleNamespace:
-    """Strategies: `windows()` of any kind, `servers()` of which nothing is missing."""
-    return SimpleNamespace(windows=windows, servers=servers)
+    """Strategies: `windows()` of any kind, `servers()` of which nothing is missing, `fronts()` to be added to them."""
+    return SimpleNamespace(windows=windows, servers=servers, fronts=fronts)

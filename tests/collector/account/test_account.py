@@ -15,7 +15,7 @@ from joulefleet.units import j_to_uj
 from joulefleet.window import EngineWindow, Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.rows import BOUNDARIES, KINDS, SERVER_TAGS, WINDOW_TAGS, Row
+from joulefleet_collector.rows import BOUNDARIES, FRONT, KINDS, SERVER_TAGS, WINDOW_TAGS, Row
 
 DEFAULT = Policy()
 POLICIES = (
@@ -243,6 +243,30 @@ def test_a_meter_that_did_not_answer_does_not_move_the_boundary(build: SimpleNam
 
 def test_a_window_of_nothing_has_the_row_of_its_agent(build: SimpleNamespace) -> None:
     assert [row.kind for row in account(build.window(), DEFAULT)] == ["agent"]
+
+
+def test_a_front_has_rows_of_work_alone(build: SimpleNamespace) -> None:
+    engines = [
+        build.engine("e", [], [build.work("m", output_tokens=10)]),
+        build.engine(
+            "f", [], [build.work("m", tenant="x", output_tokens=10)], front=True, software="litellm", covered_s=9
+        ),
+    ]
+    rows = account(build.window([build.meter("gpu", 600, hw_model="H200")], engines), DEFAULT)
+    assert charged_j(build.find(rows, "usage")) == 600
+    assert build.find(rows, "ledger")["unmetered_output_tokens"] == 0
+    tags = {"layer": FRONT, "software": "litellm", "hardware": "", "tenant": "x"}
+    assert build.find(rows, "work", **tags)["output_tokens"] == 10
+    assert build.find(rows, "work", layer="", hardware="H200")["output_tokens"] == 10
+
+
+@given(data=st.data())
+def test_fronts_change_no_other_row(data: st.DataObject, generated: SimpleNamespace) -> None:
+    window = data.draw(generated.servers())
+    before = account(window, DEFAULT)
+    fronts = data.draw(generated.fronts())
+    after = account(msgspec.structs.replace(window, engines=(*fronts, *window.engines)), DEFAULT)
+    assert content([row for row in after if row.tags.get("layer") != FRONT]) == content(before)
 
 
 @given(data=st.data())

@@ -75,6 +75,12 @@ def test_an_engine_that_was_never_read_and_no_engine_are_left_to_the_definition(
     assert plan_of(server(build, engines=[]), DEFAULT) is None
 
 
+def test_a_front_is_left_to_the_definition(build: SimpleNamespace) -> None:
+    own, fronted = build.engine("e", [], [build.work()]), build.engine("f", [], [build.work()], front=True)
+    assert plan_of(server(build, engines=[own]), DEFAULT) is not None
+    assert plan_of(server(build, engines=[own, fronted]), DEFAULT) is None
+
+
 def test_models_are_numbered_by_engine_and_told_by_name_where_the_policy_names_them(build: SimpleNamespace) -> None:
     works = [build.work("b"), build.work("a", tenant="y"), build.work("a", tenant="x")]
     engines = [

@@ -17,6 +17,14 @@ def test_things_are_in_the_order_of_their_ids(build: SimpleNamespace) -> None:
     assert [works[0].model for works in scene.works] == ["", "m"]
 
 
+def test_fronts_stand_apart_from_engines(build: SimpleNamespace) -> None:
+    window = build.window(engines=[build.engine("b", front=True), build.engine("a"), build.engine("c", front=True)])
+    scene = scene_of(window, Policy())
+    assert [each.engine.id for each in scene.engines] == ["a"]
+    assert [each.id for each in scene.served] == ["a"]
+    assert [each.engine.id for each in scene.fronts] == ["b", "c"]
+
+
 def test_covered_is_the_threshold_or_more(build: SimpleNamespace) -> None:
     scene = scene_of(build.window(), Policy(pair_threshold=0.95))
     assert scene.is_covered(build.meter("m", covered_s=57))
