@@ -9,9 +9,13 @@ import msgspec
 
 from joulefleet.grid import HOUR_NS, rfc3339
 from joulefleet.units import NS_PER_S, s_to_ns, us_to_ns
+from joulefleet_collector.answer.phases import TAG as PHASE
+from joulefleet_collector.answer.tenants import TAG as TENANT
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, Step
 
 DEFAULT_SINCE_NS = DAY_NS
+SPLIT_TAGS = (TENANT, PHASE)
+"""Tags that no row of usage has: each whole hour is divided by them when that is asked."""
 STEPS: tuple[Step, ...] = get_args(Step)
 _UNITS_NS = {"s": NS_PER_S, "m": MINUTE_NS, "h": HOUR_NS, "d": DAY_NS}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -72,13 +76,22 @@ def parse_usage(query: Sequence[tuple[str, str]], now_ns: int) -> UsageQuestion:
     step = next((step for step in STEPS if step == options.get("step", "none")), None)
     if step is None:
         raise BadQuestion(f"step '{options['step']}' is not one of {', '.join(STEPS)}")
-    since_ns, until_ns = times(options, now_ns, STEP_NS[step] or MINUTE_NS)
     by = tuple(dict.fromkeys(tag for tag in options.get("by", "model,hardware").split(",") if tag))
     where: dict[str, tuple[str, ...]] = {}
     for name, value in query:
         if name not in options:
             where[name] = (*where.get(name, ()), value)
+    grain_ns = _grain_ns(step, {*by, *where})
+    since_ns, until_ns = times(options, now_ns, grain_ns)
     return UsageQuestion(since_ns=since_ns, until_ns=until_ns, step=step, by=by, where=where)
+
+
+def _grain_ns(step: Step, tags: set[str]) -> int:
+    """Of how long a time the question is a multiple."""
+    split = [tag for tag in SPLIT_TAGS if tag in tags]
+    if split and step == "minute":
+        raise BadQuestion(f"'{split[0]}' is known by whole hours: ask for it by step hour, day or none")
+    return max(STEP_NS[step] or MINUTE_NS, HOUR_NS if split else 0)
 
 
 def parse_export(query: Mapping[str, str], now_ns: int) -> ExportQuestion:

@@ -37,7 +37,13 @@ with_token = click.option(
 @with_token
 @click.option("--since", default="", metavar="TIME", help="RFC 3339, unix seconds, -1h, or all. [default: -24h]")
 @click.option("--until", default="now", show_default=True, metavar="TIME", help="As --since.")
-@click.option("--by", default="model,hardware", show_default=True, metavar="TAGS", help="Tags that stay apart.")
+@click.option(
+    "--by",
+    default="model,hardware",
+    show_default=True,
+    metavar="TAGS",
+    help="Tags that stay apart; also tenant, phase.",
+)
 @click.option("--step", type=click.Choice(["none", "minute", "hour", "day"]), default="none", show_default=True)
 @click.option("--boundary", multiple=True, metavar="B", help="accelerator, compute or server. [default: all]")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is.")

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from joulefleet.units import j_to_kwh, j_to_wh
+from joulefleet_collector.answer.phases import TAG as PHASE
 
 Row = Mapping[str, Any]
 BEGINNING = "1970-01-01T00:00:00Z"
@@ -39,7 +40,9 @@ def report(answer: Row, width: int | None) -> str:
 
 
 def _usage(answer: Row, width: int | None) -> str:
-    return table(answer["rows"], [*_key_columns(answer), *_marks(answer["rows"]), *_FIGURES], width)
+    prompts = [_PROMPTS] if PHASE in answer["by"] else []
+    figures = [*_FIGURES[:1], *prompts, *_FIGURES[1:]]
+    return table(answer["rows"], [*_key_columns(answer), *_marks(answer["rows"]), *figures], width)
 
 
 def _key_columns(answer: Row) -> list[Column]:
@@ -183,6 +186,8 @@ def _uncertainty(row: Row) -> str:
     return "-" if share is None else f"±{percent(share, 1)}"
 
 
+_PROMPTS = Column("J/prompt token", lambda row: number(row["joules_per_prompt_token"]))
+"""Of a phase alone: elsewhere prompts share their energy with the answers."""
 _FIGURES = (
     Column("J/request", lambda row: number(row["joules_per_request"])),
     Column("Wh/1k requests", lambda row: number(row["wh_per_1k_requests"]), drop=6),

@@ -73,11 +73,20 @@ def test_options_and_filters_are_told_apart() -> None:
         ([("since", "now"), ("until", "-1h")], "lies after"),
         ([("since", "x")], "'x' is no time"),
         ([("since", "-1h"), ("since", "-2h")], "said twice"),
+        ([("by", "model,tenant"), ("step", "minute")], "'tenant' is known by whole hours"),
+        ([("phase", "decode"), ("step", "minute")], "'phase' is known by whole hours"),
     ],
 )
 def test_bad_questions_say_what_to_ask_instead(query: list[tuple[str, str]], said: str) -> None:
     with pytest.raises(BadQuestion, match=said):
         parse_usage(query, NOW_NS)
+
+
+@pytest.mark.parametrize("query", [("by", "tenant"), ("by", "model,phase"), ("tenant", "a")])
+def test_tenants_and_phases_are_asked_by_whole_hours(query: tuple[str, str]) -> None:
+    asked = parse_usage([query, ("since", "-90m")], NOW_NS)
+    assert asked.since_ns % HOUR_NS == asked.until_ns % HOUR_NS == 0
+    assert asked.since_ns <= NOW_NS - 90 * MINUTE_NS < NOW_NS <= asked.until_ns
 
 
 def test_an_export_may_name_a_server_and_nothing_unknown() -> None:

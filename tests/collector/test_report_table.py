@@ -101,6 +101,14 @@ def test_steps_and_chosen_tags_have_columns() -> None:
     assert "2026-01-01T00:00:00Z" in text
 
 
+def test_phases_have_a_column_of_prompt_tokens() -> None:
+    prefill = {"phase": "prefill", "computed_tokens": 200.0, "computed_tokens_j": 8437.0}
+    head, first, second = report(answer(prefill, {"phase": "decode"}, by=("phase",)), None).splitlines()[2:5]
+    assert head.split()[:4] == ["phase", "boundary", "J/request", "J/prompt"]
+    assert (first.split()[3], second.split()[3]) == ("42.19", "-")
+    assert "J/prompt token" not in report(answer(), None)
+
+
 def test_no_rows_is_said_and_the_ledger_stands() -> None:
     empty = {**answer(), "rows": [], "warnings": []}
     text = report(empty, None)
