@@ -19,6 +19,7 @@ from typing import NamedTuple
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
 from joulefleet_collector.answer.parts import Fields, energy_uj, parts
+from joulefleet_collector.answer.weights import all_tell, computed, weights
 from joulefleet_collector.rows import COUNT_FIELDS, FRONT
 from joulefleet_collector.store.store import Total
 
@@ -112,42 +113,18 @@ def _shares_in(totals: Sequence[Total], policy: Policy) -> Shares:
     if not tenants:
         return Shares()
     works = [by_tenant[tenant] for tenant in tenants]
-    prompts = [_computed(work) for work in works] if _all_tell(works, "prompt_tokens") else []
-    outputs = [work["output_tokens"] for work in works] if _all_tell(works, "output_tokens") else []
+    prompts = [computed(work) for work in works] if all_tell(works, "prompt_tokens") else []
+    outputs = [work["output_tokens"] for work in works] if all_tell(works, "output_tokens") else []
     counts = {name: [work.get(name, 0) for work in works] for name in _COUNTS}
-    counts["total_tokens"] = [_computed(work) + work.get("output_tokens", 0) for work in works]
-    return Shares(tenants, _units(works, prompts, outputs, policy), prompts, outputs, counts)
-
-
-def _all_tell(works: Sequence[dict[str, int]], name: str) -> bool:
-    return all(name in work for work in works)
-
-
-def _computed(work: dict[str, int]) -> int:
-    # Two counters read at one instant need not agree: what was computed is not less than nothing.
-    return max(work.get("prompt_tokens", 0) - work.get("cached_tokens", 0), 0)
-
-
-def _units(
-    works: Sequence[dict[str, int]], prompts: Sequence[int], outputs: Sequence[int], policy: Policy
-) -> Sequence[int]:
-    """Weights by tokens, else requests, else equal among those with work: a sort that one does not tell is left out."""
-    nothing = [0] * len(works)
-    tokens = [
-        policy.prefill_weight * prompt + policy.decode_weight * output
-        for prompt, output in zip(prompts or nothing, outputs or nothing, strict=True)
-    ]
-    requests = [work["requests_ok"] + work.get("requests_failed", 0) for work in works if "requests_ok" in work]
-    if any(tokens):
-        return tokens
-    return requests if len(requests) == len(works) and any(requests) else [1] * len(works)
+    counts["total_tokens"] = [computed(work) + work.get("output_tokens", 0) for work in works]
+    return Shares(tenants, weights(works, policy), prompts, outputs, counts)
 
 
 def _divided(total: Total, shares: Shares) -> list[Total]:
-    weights = _Weights(total.fields, shares)
+    each = _Weights(total.fields, shares)
     divided: list[dict[str, float]] = [{} for _ in shares.tenants]
     for name, value in total.fields.items():
-        for fields, part in zip(divided, parts(name, value, weights.of(name)), strict=True):
+        for fields, part in zip(divided, parts(name, value, each.of(name)), strict=True):
             fields[name] = part
     return [
         Total(total.start_ns, {**total.tags, TAG: tenant}, fields)
@@ -171,7 +148,7 @@ class _Weights:
         ways = (self._of_energy(name), self._whole, self._shares.units)
         if not name.endswith("_j"):
             ways = (self._shares.counts.get(name.removeprefix("unmetered_"), ()), *ways[1:])
-        return next(weights for weights in ways if any(weights))
+        return next(way for way in ways if any(way))
 
     def _of_energy(self, name: str) -> Sequence[int]:
         if name.startswith("prefill_"):
