@@ -1,0 +1,80 @@
+"""Accounting against simulated boards whose law it does not know: how far it is off, and whether it says so."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures.attributed import WAYS, Found, coverage, found, rms
+from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
+from fixtures.laws.shapley import shapley
+from fixtures.laws.telling import Gains, drawn_gains
+from joulefleet_collector.usage import GAINS
+
+SEEDS = (1, 2)
+EXACT = Gains((1.0, 1.0, 1.0), 1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def servers() -> list[Lawful]:
+    return [time_sliced(seed) for seed in SEEDS]
+
+
+def on_boards(several: list[Found]) -> list[Found]:
+    return [one for one in several if one.boundary == "accelerator"]
+
+
+@pytest.mark.parametrize("make", [apart, time_sliced, concave, mig])
+def test_a_law_shares_out_all_joules_of_its_boards(make: Callable[[int], Lawful]) -> None:
+    server = make(1)
+    true = truth(server)
+    dynamic_j = sum(moments[-1].dynamic_j for moments in server.boards)
+    assert sum(one.active_j for one in true.values()) == pytest.approx(dynamic_j)
+    for one in true.values():
+        assert sum(one.by_tenant.values()) == pytest.approx(one.active_j)
+    assert not any(engine.running or engine.queued for engines in server.engines for engine in engines)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.floats(0.4, 0.9))
+def test_the_shapley_values_of_a_concave_cost_add_up_and_follow_the_loads(loads: list[float], alpha: float) -> None:
+    values = shapley(len(loads), lambda these: sum(loads[one] for one in these) ** alpha if these else 0.0)
+    assert sum(values) == pytest.approx(sum(loads) ** alpha if any(loads) else 0.0, abs=1e-9)
+    by_load = [value for _, value in sorted(zip(loads, values, strict=True))]
+    assert by_load == pytest.approx(sorted(values), abs=1e-9)
+
+
+def test_a_seed_draws_the_same_server_again(servers: list[Lawful]) -> None:
+    assert time_sliced(1).boards == servers[0].boards != servers[1].boards
+
+
+@pytest.mark.parametrize("way", ["activity", "busy", "running", "work, equal sizes", "work, model sizes", "equal"])
+def test_a_method_is_forced_by_what_sources_tell(servers: list[Lawful], way: str) -> None:
+    for one in on_boards(found(servers[0], WAYS[way], EXACT)):
+        assert one.by_way > 0.5, "idle energy aside, by the method asked for"
+
+
+def test_by_busy_seconds_only_the_watts_that_are_not_told_are_missed(servers: list[Lawful]) -> None:
+    drawn = [one for server in servers for one in on_boards(found(server, WAYS["busy"], EXACT))]
+    assert rms([one.active_error for one in drawn]) < 0.1
+    assert max(abs(one.active_error) for one in drawn) < 0.2
+    even = on_boards(found(time_sliced(1, even=True), WAYS["busy"], EXACT))
+    assert rms([one.active_error for one in even]) < 0.01
+    assert rms([one.error for one in even]) < 0.005
+
+
+def test_a_board_of_its_own_is_as_good_as_its_meter() -> None:
+    exact = on_boards(found(apart(1), WAYS["exclusive"], EXACT))
+    assert max(abs(one.error) for one in exact) < 0.001
+    assert max(abs(one.active_error) for one in exact) < 0.03, "the learnt idle power is a low percentile"
+
+
+def test_what_is_stated_covers_most_errors_by_busy_seconds(servers: list[Lawful]) -> None:
+    told = [
+        one
+        for seed, server in zip(SEEDS, servers, strict=True)
+        for one in on_boards(
+            found(server, WAYS["busy"], drawn_gains(seed, 1, GAINS["onboard"], GAINS["platform"], 0.25))
+        )
+    ]
+    assert coverage([one.error for one in told], [one.stated for one in told], 2) >= 0.6
