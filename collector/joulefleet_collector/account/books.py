@@ -82,7 +82,7 @@ def _beside(cover: Cover, residence: Residence, scene: Scene) -> list[Term]:
     terms, claimed = list(devices), _host_claims(devices, cover, residence, scene)
     for reading in cover.rest:
         covered = scene.is_covered(reading)
-        terms += _host(pot_of(reading), residence, *claimed) if covered else unmatched(reading)
+        terms += _split(pot_of(reading), residence.of_server, *claimed, scene) if covered else unmatched(reading)
     return terms
 
 
@@ -91,12 +91,13 @@ def _whole(whole: MeterWindow, cover: Cover, residence: Residence, scene: Scene)
     if not scene.is_covered(whole):
         return unmatched(whole)
     if not cover.devices or _is_blind(cover, residence, scene):
-        return _host(pot_of(whole), residence, *_host_claims([], cover, residence, scene))
+        return _split(pot_of(whole), residence.of_server, *_host_claims([], cover, residence, scene), scene)
     devices = [msgspec.structs.replace(term, source=whole) for term in _devices(cover, residence, scene)]
     if whole.energy_uj < sum([device.energy_uj for device in cover.devices]):
         # A server's meter lags behind its boards on a ramp; `other_j` of the ledger shows by how much.
         return scaled(devices, whole.energy_uj)
-    return devices + _host(host_pot(whole, cover.devices), residence, *_host_claims(devices, cover, residence, scene))
+    claimed = _host_claims(devices, cover, residence, scene)
+    return devices + _split(host_pot(whole, cover.devices), residence.of_server, *claimed, scene)
 
 
 def _is_blind(cover: Cover, residence: Residence, scene: Scene) -> bool:
@@ -113,16 +114,14 @@ def _devices_anew(cover: Cover, residence: Residence, scene: Scene) -> list[Term
     terms: list[Term] = []
     for device, seat in zip(cover.devices, residence.by_device, strict=True):
         if scene.is_covered(device):
-            pot = pot_of(device)
-            terms += split_idle(pot, seat)
-            terms += split_dynamic(pot, *_on_device(device, seat, scene))
+            terms += _split(pot_of(device), seat, *_on_device(device, seat, scene), scene)
         else:
             terms += unmatched(device)
     return terms
 
 
-def _host(pot: Pot, residence: Residence, claims: Claims, method: str) -> list[Term]:
-    return split_idle(pot, residence.of_server) + split_dynamic(pot, claims, method)
+def _split(pot: Pot, seat: Seat, claims: Claims, method: str, scene: Scene) -> list[Term]:
+    return split_idle(pot, seat, claims, method, scene.policy.idle) + split_dynamic(pot, claims, method)
 
 
 def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> tuple[Claims, str]:

@@ -18,7 +18,7 @@ from joulefleet_collector.account.models import by_model, share_in_range, share_
 from joulefleet_collector.account.numbers import Bools, Numbers, Told
 from joulefleet_collector.account.phases import by_phase
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
-from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.policy import Idle, Policy
 from joulefleet_collector.account.share import share_out
 from joulefleet_collector.account.side_by_side import Columns, agent, by_fault, by_state, meters
 from joulefleet_collector.rows import COUNT_FIELDS as ROW_COUNTS
@@ -49,7 +49,7 @@ def values_of(plan: Plan, windows: Sequence[Told], numbers: Numbers, policy: Pol
     pots = _Pots(numbers)
     counts, late = by_model(plan, numbers.counts, numbers.late)
     used = numbers._replace(counts=counts, late=late)
-    books = [_charges(cover, pots) for cover in plan.covers]
+    books = [_charges(cover, pots, policy.idle) for cover in plan.covers]
     parts = [
         _table("usage", plan.usage_rows, _usage(plan, used, books, policy), len(windows)),
         _table("work", plan.work_rows, _work(plan, numbers), len(windows)),
@@ -76,8 +76,16 @@ class _Pots:
         self.learnt = numbers.meters["idle_learnt"] > 0
 
 
-def _charges(cover: CoverPlan, pots: _Pots) -> list[Charge]:
+def _charges(cover: CoverPlan, pots: _Pots, idle: Idle) -> list[Charge]:
     """All energy of a boundary (`books.keep`), where each device is free or held by one engine."""
+    charges = _charged(cover, pots, idle == "by_use")
+    if idle != "separate":
+        return charges
+    nobodys = [charge._replace(engine=NOBODY, dynamic_uj=charge.dynamic_uj * 0) for charge in charges]
+    return nobodys + [charge._replace(idle_uj=charge.idle_uj * 0) for charge in charges]
+
+
+def _charged(cover: CoverPlan, pots: _Pots, by_use: bool) -> list[Charge]:
     devices = [
         Charge(
             device if cover.whole is None else cover.whole,
@@ -91,12 +99,9 @@ def _charges(cover: CoverPlan, pots: _Pots) -> list[Charge]:
         for device, holder in zip(cover.devices, cover.holders, strict=True)
     ]
     if cover.whole is not None:
-        return devices + _host(cover, devices, cover.whole, *_host_pot(cover.whole, cover.devices, pots))
-    return devices + [
-        charge
-        for rest in cover.rest
-        for charge in _host(cover, devices, rest, pots.energy_uj[:, rest], pots.idle_uj[:, rest], pots.learnt[:, rest])
-    ]
+        return devices + _host(cover, devices, cover.whole, *_host_pot(cover.whole, cover.devices, pots), by_use)
+    rests = [(rest, pots.energy_uj[:, rest], pots.idle_uj[:, rest], pots.learnt[:, rest]) for rest in cover.rest]
+    return devices + [charge for rest in rests for charge in _host(cover, devices, *rest, by_use)]
 
 
 def _host_pot(whole: int, devices: tuple[int, ...], pots: _Pots) -> tuple[Ints, Ints, Bools]:
@@ -110,18 +115,26 @@ def _host_pot(whole: int, devices: tuple[int, ...], pots: _Pots) -> tuple[Ints, 
 
 
 def _host(  # noqa: PLR0913, PLR0917 one meter's energy and those who share it
-    cover: CoverPlan, devices: list[Charge], source: int, energy: Ints, idle: Ints, learnt: Bools
+    cover: CoverPlan, devices: list[Charge], source: int, energy: Ints, idle: Ints, learnt: Bools, by_use: bool
 ) -> list[Charge]:
-    """A host's idle part by the devices that each engine holds, its dynamic part as theirs."""
+    """A host's idle part by the devices that each engine holds, its dynamic part as theirs; by use both as theirs."""
     if set(cover.holders) == {cover.holders[0]} != {NOBODY}:
         return [Charge(source, cover.holders[0], idle, energy - idle, learnt, "exclusive", "exclusive")]
     engines = sorted(set(cover.holders) - {NOBODY})
     takers = [*engines, NOBODY]
     idle_parts = _share_evenly(idle, [cover.holders.count(taker) for taker in takers])
     dynamic_parts = _follow(energy - idle, devices, takers)
-    return [
+    charges = [
         Charge(source, taker, idle_parts[:, k], dynamic_parts[:, k], learnt, "reservation", "accelerator")
         for k, taker in enumerate(takers)
+    ]
+    if not by_use:
+        return charges
+    used = (energy > idle) & np.any([device.dynamic_uj > 0 for device in devices if device.engine != NOBODY], axis=0)
+    followed = _follow(idle, devices, takers)
+    return [charge._replace(idle_uj=np.where(used, 0, charge.idle_uj)) for charge in charges] + [
+        charge._replace(idle_uj=np.where(used, followed[:, k], 0), dynamic_uj=idle * 0, idle_method="accelerator")
+        for k, charge in enumerate(charges)
     ]
 
 

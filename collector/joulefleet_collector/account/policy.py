@@ -1,11 +1,12 @@
 """The policy of accounting: the choices that change what a row says, and never which rows there are."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Weight = Annotated[int, msgspec.Meta(ge=1)]
+Idle = Literal["by_reservation", "by_use", "separate"]
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -15,6 +16,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Raised by whoever changes a value, so that history can be told apart."""
     pair_threshold: Part = 0.95
     """Part of the window in which the engine and all its meters must be covered; ACCOUNTING section 5."""
+    idle: Idle = "by_reservation"
+    """Who pays for idle power: those who hold a device by how much they hold, those who use it as they share what is
+    above idle, or nobody, so that it stands apart as `idle_unallocated`. The totals are equal."""
     prefill_weight: Weight = 1
     decode_weight: Weight = 10
     """Energy of an output token against that of a computed prompt token; ACCOUNTING section 4."""

@@ -6,6 +6,7 @@ import msgspec
 
 from joulefleet.units import mw_ns_to_uj
 from joulefleet.window import MeterWindow
+from joulefleet_collector.account.policy import Idle
 from joulefleet_collector.account.residence import Seat
 from joulefleet_collector.account.share import share_out
 
@@ -14,6 +15,10 @@ BUCKETS: tuple[Bucket, ...] = ("active", "idle", "idle_unallocated", "unattribut
 
 Claims = dict[tuple[Bucket, int | None], int]
 """Weights by where a part goes: the bucket, and the number of the engine where it is an engine's."""
+
+
+_IDLE: dict[Bucket, Bucket] = {"active": "idle", "unattributed": "idle_unallocated", "unmatched": "unmatched"}
+"""Where idle energy goes by use, by where the energy above it goes."""
 
 
 class Term(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +36,7 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pot(msgspec.Struct, frozen=True, kw_only=True):
-    """Energy to be split: the idle part by reservation, the dynamic part by activity."""
+    """Energy to be split: the idle part as the policy has it, the dynamic part by activity."""
 
     source: MeterWindow
     idle_uj: int
@@ -64,10 +69,20 @@ def host_pot(whole: MeterWindow, devices: tuple[MeterWindow, ...]) -> Pot:
     return Pot(source=whole, idle_uj=idle, dynamic_uj=energy - idle, learnt=learnt)
 
 
-def split_idle(pot: Pot, seat: Seat) -> list[Term]:
-    """The idle part by reservation; what nobody holds is `idle_unallocated`."""
+def split_idle(pot: Pot, seat: Seat, used: Claims, method: str, idle: Idle) -> list[Term]:
+    """The idle part as `Policy.idle` has it; `used` are the claims on the dynamic part and `method` is theirs.
+
+    By use it goes as the dynamic part does, and by reservation where no engine is known to have used anything. By
+    reservation, what nobody holds is `idle_unallocated`.
+    """
     if pot.idle_uj == 0:
         return []
+    if idle == "separate":
+        return _terms(pot, pot.idle_uj, {("idle_unallocated", None): 1}, "")
+    if idle == "by_use" and pot.dynamic_uj and any(used[claim] for claim in used if claim[1] is not None):
+        return _terms(
+            pot, pot.idle_uj, {(_IDLE[bucket], engine): used[bucket, engine] for bucket, engine in used}, method
+        )
     claims: Claims = {("idle", engine): part for engine, part in zip(seat.engines, seat.parts, strict=True)}
     claims["idle_unallocated", None] = seat.free
     return _terms(pot, pot.idle_uj, claims, "exclusive" if seat.is_sole else "reservation")

@@ -22,6 +22,8 @@ POLICIES = (
     DEFAULT,
     Policy(pair_threshold=0.0),
     Policy(pair_threshold=1.0, decode_weight=3, idle_learnt_error=0.5, model_weights={"a": 7, "b": 70}),
+    Policy(idle="by_use"),
+    Policy(idle="separate", pair_threshold=0.5),
 )
 SIGNED = {"other_j", "running_delta"}
 
@@ -88,6 +90,41 @@ def test_t5_a_shared_gpu(
         assert fields[f"by_{method}_j"] == fields["active_j"]
         assert fields["by_reservation_j"] == fields["idle_j"]
     assert sum(charged_j(build.find(rows, "usage", model=m)) for m in ("8b", "70b")) == pytest.approx(33_000, abs=1e-9)
+
+
+def test_idle_power_is_paid_as_the_policy_has_it_and_the_sum_stays(build: SimpleNamespace) -> None:
+    # 27,600 J above idle go 2 to 1; 5,400 J of idle by the reservation, by the same 2 to 1, or to nobody.
+    paid = {"by_reservation": (2_160, 3_240), "by_use": (3_600, 1_800), "separate": (0, 0)}
+    for idle, (a_j, b_j) in paid.items():
+        rows = account(shared_gpu(build, *BUSY), Policy(idle=idle))
+        a, b = (build.find(rows, "usage", model=model) for model in ("8b", "70b"))
+        ledger = build.find(rows, "ledger")
+        assert (a["idle_j"], b["idle_j"]) == (a_j, b_j)
+        assert (a["active_j"], b["active_j"]) == (18_400, 9_200)
+        assert ledger["idle_unallocated_j"] == 5_400 - a_j - b_j
+        assert (ledger["metered_j"], ledger["residual_uj"]) == (33_000, 0)
+
+
+def test_idle_power_of_a_host_follows_its_boards_by_use(build: SimpleNamespace) -> None:
+    rows = account(four_gpus(build), Policy(idle="by_use"))
+    s1, s2 = (build.find(rows, "usage", model=model, boundary="server") for model in ("m1", "m2"))
+    # 18,000 J of the host as 40,200 to 7,800 J of the boards; the idle energy of the free board stays nobody's.
+    assert (s1["idle_j"], s2["idle_j"]) == (8_400 + 15_075, 4_200 + 2_925)
+    assert build.find(rows, "ledger", boundary="server")["idle_unallocated_j"] == 4_200
+
+
+@given(data=st.data())
+def test_who_pays_for_idle_power_changes_no_other_energy(data: st.DataObject, generated: SimpleNamespace) -> None:
+    window = data.draw(generated.windows())
+    usual, *others = (account(window, Policy(idle=idle)) for idle in ("by_reservation", "by_use", "separate"))
+    for rows in others:
+        assert keys(rows) == keys(usual)
+        for key, fields in energy_only(rows).items():
+            before = energy_only(usual)[key]
+            assert fields.get("metered_j") == before.get("metered_j")
+            for name in ("active_j", "unattributed_j"):
+                # A server's meter below its boards scales all parts: a microjoule may go to another.
+                assert fields.get(name) == pytest.approx(before.get(name), abs=1e-5)
 
 
 # T6: a server of four GPUs, two engines and a free GPU

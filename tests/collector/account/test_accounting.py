@@ -26,6 +26,8 @@ POLICIES = (
     Policy(pair_threshold=1.0, idle_learnt_error=0.5, idle_catalogue_error=0.1),
     Policy(prefill_weight=3, decode_weight_range=(1, 99), model_weights={"m": 8, "n": 70}),
     Policy(phase_weights={"m": (3, 50)}),
+    Policy(idle="by_use"),
+    Policy(idle="separate"),
 )
 WHOLE_NUMBERS = {"requests_ok", "output_tokens", "total_tokens", "residual_uj", "restarts", "running_delta", "windows"}
 

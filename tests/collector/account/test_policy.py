@@ -16,6 +16,8 @@ def test_a_table_is_a_policy() -> None:
 @pytest.mark.parametrize(
     ("table", "key"),
     [
+        ({"idle": "by_chance"}, "idle"),
+        ({"phase_weights": {"m": [1]}}, "phase_weights"),
         ({"pair_treshold": 0.9}, "pair_treshold"),
         ({"pair_threshold": 95}, "pair_threshold"),
         ({"prefill_weight": 0}, "prefill_weight"),

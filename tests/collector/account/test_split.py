@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet_collector.account.residence import seat_of
+from joulefleet_collector.account.residence import Seat, seat_of
 from joulefleet_collector.account.split import (
     Pot,
     Term,
@@ -31,6 +31,10 @@ def told(terms: list[Term]) -> dict[tuple[str, int | None], int]:
 
 def pot(build: SimpleNamespace, idle: int = 0, dynamic: int = 0) -> Pot:
     return Pot(source=build.meter("gpu"), idle_uj=idle, dynamic_uj=dynamic)
+
+
+def by_reservation(pot: Pot, seat: Seat) -> list[Term]:
+    return split_idle(pot, seat, {("active", 0): 1}, "busy", "by_reservation")
 
 
 def test_idle_is_power_times_covered_time_and_never_more_than_there_is(build: SimpleNamespace) -> None:
@@ -67,11 +71,11 @@ def test_idle_of_the_host_is_learnt_only_if_all_of_it_is(build: SimpleNamespace)
 
 
 def test_idle_nobody_reserved_is_unallocated(build: SimpleNamespace) -> None:
-    terms = split_idle(pot(build, idle=1_000), seat_of({0: HALF, 1: QUARTER}))
+    terms = by_reservation(pot(build, idle=1_000), seat_of({0: HALF, 1: QUARTER}))
     assert told(terms) == {("idle", 0): 500, ("idle", 1): 250, ("idle_unallocated", None): 250}
     assert {term.method for term in terms if term.engine is not None} == {"reservation"}
-    assert told(split_idle(pot(build, idle=7), seat_of({}))) == {("idle_unallocated", None): 7}
-    (whole,) = split_idle(pot(build, idle=7), seat_of({0: Fraction(1)}))
+    assert told(by_reservation(pot(build, idle=7), seat_of({}))) == {("idle_unallocated", None): 7}
+    (whole,) = by_reservation(pot(build, idle=7), seat_of({0: Fraction(1)}))
     assert whole.method == "exclusive"
 
 
@@ -115,3 +119,32 @@ def test_scaled_terms_keep_their_places_and_add_up(energies: list[int], energy_u
     assert sum(term.energy_uj for term in found) == energy_uj
     assert [term.engine for term in found] == list(range(len(energies)))
     assert all(term.energy_uj >= 0 for term in found)
+
+
+USED = {("active", 0): 3, ("active", 1): 0, ("unattributed", None): 1, ("unmatched", None): 6}
+
+
+def test_idle_by_use_goes_as_what_is_above_it(build: SimpleNamespace) -> None:
+    seat = seat_of({0: QUARTER, 1: HALF})
+    terms = split_idle(pot(build, idle=100, dynamic=1), seat, USED, "activity", "by_use")
+    assert told(terms) == {("idle", 0): 30, ("idle_unallocated", None): 10, ("unmatched", None): 60}
+    assert terms[0].method == "activity"
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "used"),
+    [(0, USED), (9, {("active", 0): 0, ("unattributed", None): 5}), (9, {("unmatched", None): 1})],
+    ids=["nothing above idle", "no engine used it", "it is not known who used it"],
+)
+def test_idle_that_nobody_is_known_to_have_used_goes_by_reservation(
+    build: SimpleNamespace, dynamic: int, used: dict
+) -> None:
+    seat = seat_of({0: QUARTER, 1: HALF})
+    terms = split_idle(pot(build, idle=100, dynamic=dynamic), seat, used, "activity", "by_use")
+    assert told(terms) == {("idle", 0): 25, ("idle", 1): 50, ("idle_unallocated", None): 25}
+    assert {term.method for term in terms if term.engine is not None} == {"reservation"}
+
+
+def test_idle_apart_is_nobodys(build: SimpleNamespace) -> None:
+    terms = split_idle(pot(build, idle=100, dynamic=9), seat_of({0: HALF, 1: HALF}), USED, "activity", "separate")
+    assert told(terms) == {("idle_unallocated", None): 100}
