@@ -19,7 +19,7 @@ import msgspec
 
 from joulefleet.config import ConfigError
 from joulefleet.describe import Engine, Meter
-from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
+from joulefleet.reading import Failure, Reading
 from joulefleet.source import OpenSource, ProcessMustEnd, Source, SourceGone, SourceUnavailable
 from joulefleet.units import NS_PER_S, ns_to_s
 from joulefleet_agent.clock import NowNs
@@ -212,9 +212,5 @@ def stamped(readings: Sequence[Reading], at_ns: int, declares: Sequence[Meter | 
             subjects = [reading.subject] if reading.subject else [one.id for one in declares]
             out += [msgspec.structs.replace(reading, subject=subject) for subject in subjects]
         else:
-            out.append(reading if reading.at_ns else msgspec.structs.replace(reading, at_ns=at_ns - _age_ns(reading)))
+            out.append(reading if reading.at_ns else msgspec.structs.replace(reading, at_ns=at_ns - reading.age_ns))
     return tuple(out)
-
-
-def _age_ns(reading: MeterReading | WorkReading) -> int:
-    return reading.age_ns if isinstance(reading, MeterReading) else 0

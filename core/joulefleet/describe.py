@@ -19,6 +19,8 @@ SENSOR_CLASSES: tuple[SensorClass, ...] = ("reference", "platform", "onboard", "
 
 WHOLE = 1_000_000
 """A reservation of a whole device, in parts per million."""
+SOMEWHERE = "?"
+"""In the place of a device's id: the engine runs on devices of which nobody has told yet which they are."""
 
 
 class Slice(msgspec.Struct, frozen=True):

@@ -59,6 +59,8 @@ class WorkReading(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: str
     at_ns: int = 0
+    age_ns: int = 0
+    """How long ago it was so, where the source tells of the past; counts only where the sampler stamps."""
     epoch: str = ""
     """Life of the engine's process; empty where it does not tell. A change means that its counters began at 0."""
     counts: dict[WorkKey, Counts] = {}

@@ -373,4 +373,6 @@ def test_a_failure_without_subject_is_of_all_that_is_declared() -> None:
 
 def test_a_value_that_was_old_when_it_was_read_is_stamped_with_the_time_of_its_making() -> None:
     old, own = MeterReading(meter="bmc", power_mw=1, age_ns=4), MeterReading(meter="gpu0", at_ns=7, age_ns=4)
-    assert [one.at_ns for one in stamped([old, own], 9, ()) if isinstance(one, MeterReading)] == [5, 7]
+    began = WorkReading(engine="vllm@8000", age_ns=6)
+    told = stamped([old, own, began], 9, ())
+    assert [one.at_ns for one in told if not isinstance(one, Failure)] == [5, 7, 3]

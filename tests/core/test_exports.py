@@ -5,6 +5,7 @@ import joulefleet
 
 def test_the_public_names_are_these() -> None:
     assert joulefleet.__all__ == [
+        "SOMEWHERE",
         "WHOLE",
         "ConfigError",
         "Counts",

@@ -244,7 +244,7 @@ def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engin
         id=config.id or f"{table.software}@{host_and_port(origin)}",
         software=table.software,
         front=config.count_at == "engine" or (table.front and config.count_at != "gateway"),
-        port=port if host in LOOPBACK else 0,
+        port=port if host in LOOPBACK or host.startswith("127.") else 0,
         period_ns=s_to_ns(config.period_s),
         counts_at_finish=table.counts_at_finish,
         **placed(config)._asdict(),
