@@ -2,7 +2,8 @@
 
 Rules: a window closes when every meter and engine that still answers is known up to its end, at the latest after a
 grace. A closed window never changes: what a later reading reveals of it travels as `late` in the next one. A change of
-declarations takes effect at the next edge; what is declared anew is not paired with readings from before. After a stop
+declarations takes effect at the next edge; what is declared anew is not paired with readings from before, save for an
+engine that only runs elsewhere now: its counters go on. What an engine did before it was declared is late. After a stop
 or a leap of the clock the grace counts from then on, so that the sources can still answer for the time in between.
 """
 
@@ -120,7 +121,11 @@ class Cutter:
         edge_ns = max(state.closed_ns, 0) if fresh else next_ns
         wanted = {one.id: one for one in declared}
         for cut in self.cuts:
-            if not cut.until_ns and wanted.get(_declared(cut).id) != _declared(cut):
+            if cut.until_ns or (one := wanted.get(_declared(cut).id)) == _declared(cut):
+                continue
+            if isinstance(cut, EngineCut) and isinstance(one, Engine) and one.software == cut.engine.software:
+                cut.become(one, edge_ns)
+            else:
                 cut.until_ns = edge_ns or -1  # 0 would say that it stays
                 state.standbys.drop(_declared(cut).id)
         present = {_declared(cut).id for cut in self.cuts if not cut.until_ns}
@@ -294,7 +299,7 @@ def _subject(reading: MeterReading | WorkReading) -> str:
 
 def _declared(cut: MeterCut | EngineCut) -> Meter | Engine:
     """As the source declares it."""
-    return (cut.instead_of or cut.meter) if isinstance(cut, MeterCut) else cut.engine
+    return (cut.instead_of or cut.meter) if isinstance(cut, MeterCut) else cut.declared
 
 
 def _declared_in(cut: MeterCut | EngineCut, start_ns: int) -> bool:

@@ -44,6 +44,13 @@ class EngineCut(msgspec.Struct):
     late: dict[WorkKey, Tally] = {}
     parts: dict[int, EnginePart] = {}
     version: str = ""
+    coming: list[tuple[int, Engine]] = []
+    """How it is declared from later edges on: its counters are the same, and are followed through."""
+
+    @property
+    def declared(self) -> Engine:
+        """As it is declared by now."""
+        return self.coming[-1][1] if self.coming else self.engine
 
     @property
     def known_until_ns(self) -> int:
@@ -73,8 +80,14 @@ class EngineCut(msgspec.Struct):
         if (whole or anew) and reading.at_ns >= self.since_ns:
             self._part(max(reading.at_ns - reading.at_ns % step_ns, closed_ns)).restarts += 1
 
+    def become(self, engine: Engine, from_ns: int) -> None:
+        """It is declared otherwise from this edge on: it runs on other devices, or in another group."""
+        self.coming = [*(one for one in self.coming if one[0] < from_ns), (from_ns, engine)]
+
     def close(self, start_ns: int, step_ns: int) -> EngineWindow:
         """The engine's account of the window that starts here; called once per window, in order."""
+        while self.coming and self.coming[0][0] <= start_ns:
+            _, self.engine = self.coming.pop(0)
         part = self.parts.pop(start_ns, EnginePart())
         late, self.late = self.late, {}
         engine = msgspec.structs.replace(self.engine, version=part.version or self.version or self.engine.version)
@@ -112,13 +125,17 @@ class EngineCut(msgspec.Struct):
         self, before: WorkReading, after: WorkReading, anew: set[WorkKey], step_ns: int, closed_ns: int
     ) -> None:
         change = _Change.between(before, after, anew)
-        start_ns, end_ns = max(before.at_ns, self.since_ns), after.at_ns
-        if start_ns < min(closed_ns, end_ns):
-            late_until_ns = min(end_ns, closed_ns)
+        start_ns, end_ns = before.at_ns, after.at_ns
+        # What was done in windows that do not declare it is as late as what belongs to those that are closed.
+        settled_ns = max(closed_ns, self.since_ns)
+        if start_ns < min(settled_ns, end_ns):
+            late_until_ns = min(end_ns, settled_ns)
             change.add_counts(self.late, start_ns, late_until_ns)
             # Latencies have no late form: the first open window takes them, so that none is lost.
-            change.add_latency(self._part(closed_ns).latency, start_ns, late_until_ns)
+            change.add_latency(self._part(settled_ns).latency, start_ns, late_until_ns)
             start_ns = late_until_ns
+        if start_ns < settled_ns:
+            return
         for window_ns, from_ns, to_ns in windows_in(start_ns, end_ns, step_ns):
             part = self._part(window_ns)
             change.add_counts(part.counts, from_ns, to_ns)

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet.describe import Engine, Meter
+from joulefleet.describe import Engine, Meter, Reservation
 from joulefleet.reading import Counts, Failure, MeterReading, Reading, WorkKey, WorkReading
 from joulefleet.window import Window, decode
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
@@ -196,6 +196,21 @@ def test_a_meter_that_is_declared_otherwise_is_not_paired_across() -> None:
     what.feed([joules(31, 5_000, "gpu0"), joules(60, 5_029, "gpu0")], 60 * S)
     windows = what.finish()
     assert energies(windows) == [29, 29]
+
+
+def test_an_engine_that_is_declared_elsewhere_loses_no_work_and_tells_none_twice() -> None:
+    moved = msgspec.structs.replace(VLLM, devices=(Reservation("gpu0"),))
+    what = cutter(VLLM)
+    what.feed([tokens(t, t) for t in range(0, 45, 5)], 40 * S)
+    what.declare([moved], 42 * S)
+    what.declare([moved], 43 * S)
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(what.state), type=CutterState)
+    what = Cutter(stored, what.identity)
+    what.feed([tokens(t, t) for t in range(45, 95, 5)], 90 * S)
+    windows = what.finish()
+    assert [window.engines[0].engine.devices for window in windows] == [(), (), moved.devices]
+    assert [window.engines[0].work[0].counts.output_tokens for window in windows] == [30, 30, 30]
+    assert [window.engines[0].covered_ns for window in windows] == [30 * S] * 3
 
 
 def test_facts_travel_when_they_change_and_each_hour() -> None:

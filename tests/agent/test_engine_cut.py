@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from joulefleet.describe import Engine
+from joulefleet.describe import Engine, Reservation
 from joulefleet.latency import cell_of
 from joulefleet.reading import Counts, WorkKey, WorkReading
 from joulefleet.window import EngineWindow
@@ -103,13 +103,36 @@ def test_late_counts_are_told_once() -> None:
     assert work.counts == Counts()
 
 
-def test_nothing_stays_of_what_was_before_it_was_declared() -> None:
+def test_what_was_done_before_it_was_declared_is_late() -> None:
     cut = EngineCut(engine=VLLM, since_ns=30 * S)
     for one in (page(0, "p1", a=5), page(10, "p2", a=7), page(20, "p2", a=9), page(40, "p2", a=29)):
         cut.feed(one, STEP, 0)
-    (work,) = cut.close(STEP, STEP).work
-    assert work.counts.output_tokens == 10
+    window = cut.close(STEP, STEP)
+    (work,) = window.work
+    assert (work.late.output_tokens, work.counts.output_tokens) == (7 + 2 + 10, 10)
+    assert (window.covered_ns, window.restarts) == (10 * S, 0)
     assert not cut.parts
+
+
+def test_one_that_was_not_there_before_is_counted_from_nothing() -> None:
+    cut = EngineCut(engine=VLLM, since_ns=60 * S)
+    cut.feed(page(10, "p1"), STEP, 30 * S)
+    cut.feed(page(50, "p1", a=1_000), STEP, 30 * S)
+    cut.feed(page(70, "p1", a=1_020), STEP, 30 * S)
+    (work,) = cut.close(2 * STEP, STEP).work
+    assert (work.late.output_tokens, work.counts.output_tokens) == (1_000 + 10, 10)
+
+
+def test_one_that_runs_elsewhere_from_an_edge_on_is_followed_through() -> None:
+    moved, again = (msgspec.structs.replace(VLLM, devices=(Reservation(name),)) for name in ("gpu1", "gpu2"))
+    cut = fed(page(0, a=0), page(20, a=20))
+    cut.become(moved, STEP)
+    cut.become(again, 2 * STEP)
+    assert (cut.engine, cut.declared) == (VLLM, again)
+    cut.feed(page(100, a=100), STEP, 0)
+    windows = [cut.close(k * STEP, STEP) for k in range(3)]
+    assert [one.engine.devices for one in windows] == [(), moved.devices, again.devices]
+    assert [(one.covered_ns, one.work[0].counts.output_tokens) for one in windows] == [(STEP, 30)] * 3
 
 
 def test_the_version_that_the_page_tells_is_kept_and_known_without_a_page() -> None:
