@@ -135,7 +135,7 @@ def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene:
 
 def _on_device(device: MeterWindow, seat: Seat, scene: Scene) -> tuple[Claims, str]:
     """Claims of those who hold a part of a device on its dynamic energy, and the method (ACCOUNTING section 4)."""
-    if len(seat.engines) < 2 or not _all_covered(seat, scene):
+    if not seat.engines or seat.is_sole or not _all_covered(seat, scene):
         return _by_work(seat, scene)
     told_ns = scene.activity_of(device)
     names = {engine: scene.engines[engine].engine.id for engine in seat.engines}
@@ -143,7 +143,7 @@ def _on_device(device: MeterWindow, seat: Seat, scene: Scene) -> tuple[Claims, s
     if told_ns is None or not all(name in told_ns for name in names.values()):
         return _by_work(seat, scene)
     claims: Claims = {("active", engine): told_ns[name] for engine, name in names.items()}
-    if not any(claims.values()):
+    if not any(claims.values()) and len(seat.engines) > 1:
         return _by_work(seat, scene)
     claims["unattributed", None] = sum(told_ns.values()) - sum(claims.values())
     return claims, "activity"

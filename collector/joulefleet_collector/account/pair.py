@@ -16,7 +16,7 @@ def pair(cover: Cover, residence: Residence, scene: Scene) -> dict[int, int]:
 
 
 def _pairs(number: int, cover: Cover, residence: Residence, scene: Scene) -> bool:
-    if cover.whole is None and number in residence.unmetered:
+    if number in residence.unplaced or (cover.whole is None and number in residence.unmetered):
         return False
     together = {number} | neighbours(number, cover, residence)
     return all(scene.is_covered(scene.engines[engine]) for engine in together) and all(

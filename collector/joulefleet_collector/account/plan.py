@@ -150,7 +150,7 @@ def _cover(cover: Placed, residence: Residence, places: Sequence[int]) -> CoverP
 def _is_exclusive(residence: Residence) -> bool:
     """Whether each device is known, and free or held by one engine alone."""
     seated = all(not held or list(held.values()) == [1] for held in residence.seats)
-    return seated and not residence.elsewhere and not residence.unmetered
+    return seated and not residence.elsewhere and not residence.unmetered and not residence.unplaced
 
 
 def _models(engines: Sequence[EngineWindow]) -> list[tuple[int, tuple[str, str]]]:

@@ -7,7 +7,7 @@ from math import lcm
 
 import msgspec
 
-from joulefleet.describe import WHOLE, Engine, Meter
+from joulefleet.describe import SOMEWHERE, WHOLE, Engine, Meter
 from joulefleet.topology import ancestors
 from joulefleet_collector.account.cover import Cover
 
@@ -48,6 +48,8 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Of accelerators that no meter of the cover measures; where there is no device at all, of the server itself."""
     unmetered: frozenset[int]
     """Engines that name an accelerator which no meter of the cover measures."""
+    unplaced: frozenset[int] = frozenset()
+    """Engines of which nobody has told where they are: they hold nothing, and have no figure."""
 
     @property
     def everything(self) -> tuple[Held, ...]:
@@ -88,6 +90,7 @@ def reside(cover: Cover, engines: Sequence[Engine], declared: Sequence[Meter]) -
         unmetered=frozenset(
             number for name, held in asked.items() if name not in devices and name != SERVER_ITSELF for number in held
         ),
+        unplaced=frozenset(number for number, engine in enumerate(engines) if _is_somewhere(engine)),
     )
 
 
@@ -98,12 +101,16 @@ def _seat_everywhere(asked: dict[str, Held], everywhere: list[int]) -> None:
 
 def _wishes(engine: Engine, devices: dict[str, Meter], declared: dict[str, Meter]) -> Iterator[tuple[str, Fraction]]:
     """Id of each device that an engine names, as the cover knows it, and the part of it that the engine asks for."""
-    for reservation in engine.devices:
+    for reservation in () if _is_somewhere(engine) else engine.devices:
         name, slice_of = _whole(reservation.meter, declared)
         named = declared.get(name)
         found = [] if named is None else [(d.id, _pieces(d, named, declared)) for d in _of(named, devices, declared)]
         for device, pieces in found or [(name, 1)]:
             yield device, slice_of * Fraction(reservation.share_ppm, WHOLE * pieces)
+
+
+def _is_somewhere(engine: Engine) -> bool:
+    return any(reservation.meter == SOMEWHERE for reservation in engine.devices)
 
 
 def _whole(name: str, declared: dict[str, Meter]) -> tuple[str, Fraction]:

@@ -141,7 +141,7 @@ def works(draw: st.DrawFn) -> tuple[Work, ...]:
 def engines_of(draw: st.DrawFn, boards: Sequence[str], whole: bool = False) -> tuple[EngineWindow, ...]:
     """Up to three engines; two may have one key. Where not all is whole, some are on no device or an unknown one."""
     shares = st.sampled_from([0, 300_000, 500_000, 1_000_000])
-    places = st.lists(st.tuples(st.sampled_from((*boards, *(() if whole else ("unknown",)))), shares), max_size=3)
+    places = st.lists(st.tuples(st.sampled_from((*boards, *(() if whole else ("unknown", "?")))), shares), max_size=3)
     return tuple(
         EngineWindow(
             engine=Engine(

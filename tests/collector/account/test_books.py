@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joulefleet.describe import SOMEWHERE
 from joulefleet.units import uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow
 from joulefleet_collector.account.books import Books, keep_again, splits_by_tokens
@@ -240,6 +242,35 @@ def test_an_engine_alone_on_a_board_has_all_of_it(build: SimpleNamespace) -> Non
     engine = build.engine("a", ["gpu"], [build.work(output_tokens=1)])
     kept = books(build, "accelerator", [build.meter("gpu", 900, activity_ns={"a": 1, "": 99})], [engine])
     assert told_j(kept) == {("active", 0): 900}
+
+
+@pytest.mark.parametrize(
+    ("told", "joules"),
+    [
+        ({"a": 1, "": 2}, {("active", 0): 200, ("unattributed", None): 400}),
+        ({"a": 0, "": 9}, {("unattributed", None): 600}),
+        ({"a": 3}, {("active", 0): 600}),
+        (None, {("active", 0): 600}),
+    ],
+)
+def test_an_engine_beside_processes_of_nobody_has_what_its_own_did(
+    build: SimpleNamespace, told: dict[str, int] | None, joules: dict[tuple[str, int | None], int]
+) -> None:
+    engine = build.engine("a", [("gpu", 0.5)], [build.work(output_tokens=1)])
+    kept = books(build, "accelerator", [build.meter("gpu", 900, idle_w=5, activity_ns=told)], [engine])
+    assert told_j(kept) == joules | {("idle", 0): 150, ("idle_unallocated", None): 150}
+
+
+def test_an_engine_of_which_nobody_told_where_it_runs_has_no_joules_and_takes_none(build: SimpleNamespace) -> None:
+    engines = [build.engine("a", ["gpu0"], [build.work(output_tokens=1)])]
+    engines += [build.engine("b", [SOMEWHERE], [build.work(output_tokens=9)])]
+    meters = [build.meter("gpu0", 900), build.meter("gpu1", 100), build.meter("wall", 2_000, kind="server")]
+    kept = books(build, "accelerator", meters, engines)
+    assert told_j(kept) == {("active", 0): 900, ("unattributed", None): 100}
+    assert set(kept.paired_ns) == {0}
+    kept = books(build, "server", meters, engines)
+    assert told_j(kept) == {("active", 0): 1_800, ("unattributed", None): 200}
+    assert set(kept.paired_ns) == {0}
 
 
 def test_the_host_follows_the_boards_also_where_nobody_is_known(build: SimpleNamespace) -> None:
