@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/peers.py --servers 200 --seconds 4 --turns 2 --json bench-peers.json
 	$(BIN)/python benchmarks/agent.py --seconds 20 --json bench-agent.json
 	$(BIN)/python benchmarks/tick.py --json bench-tick.json
+	$(BIN)/python benchmarks/attribution.py --servers 2
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

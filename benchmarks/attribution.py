@@ -1,4 +1,4 @@
-"""How far accounting is from the truth on boards whose law it does not know, by model and by method.
+"""How far accounting is from the truth on boards whose law it does not know, by model, tenant, phase and method.
 
 Servers are drawn by chance, each with its own watts, demand and gains; what real sources would tell of them goes
 through the agent's cutter and is accounted. A method is forced by leaving out what the better ones need. Errors are
@@ -10,16 +10,31 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from fixtures.attributed import WAYS, Found, coverage, found, rms
+from fixtures.attributed import (
+    BOARDS,
+    SERVER,
+    WAYS,
+    Found,
+    Prefill,
+    Way,
+    coverage,
+    judged,
+    prefills,
+    rms,
+    said,
+    tenant_errors,
+)
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.telling import Gains, Speech, drawn_gains, windows
 from joulefleet.units import ns_to_s, uj_to_j
@@ -49,45 +64,72 @@ CASES = {
 }
 Row = dict[str, str | int | float]
 COLUMNS = {
-    "rms_active": "rms",
-    "worst_active": "worst",
-    "rms_active_gains": "w. gains",
-    "rms": "rms",
-    "rms_gains": "w. gains",
-    "covered_k1": "k=1",
-    "covered_k2": "k=2",
-    "width": "+-",
-    "beside_gain_k1": "k=1",
-    "beside_gain_k2": "k=2",
-    "beside_gain_width": "+-",
+    "rms_active": ("rms", 0),
+    "worst_active": ("worst", 0),
+    "rms_active_gains": ("gains", 1),
+    "rms_tenants": ("rms", 0),
+    "worst_tenants": ("worst", 1),
+    "rms": ("rms", 0),
+    "rms_gains": ("gains", 1),
+    "covered_k1": ("k=1", 0),
+    "covered_k2": ("k=2", 0),
+    "width": ("+-", 1),
+    "beside_gain_k1": ("k=1", 0),
+    "beside_gain_k2": ("k=2", 0),
+    "beside_gain_width": ("+-", 0),
 }
-
-
+"""Heading of each figure, and the space behind it."""
+SHARES = ("true", "told", "low", "high", "rms", "covered")
+TOLD_APART = ("exclusive", "busy", "busy, told by phase")
+"""Methods whose phases are shown: between models nothing else changes them."""
+BATCHES = (1, 4, 10, 32)
+"""Bounds of the mean batch, by which phases are told apart."""
 Floats = NDArray[np.float64]
 Weigh = Callable[[Floats, Floats, Lawful], Floats]
 """Weights by window and model, from busy seconds by window, model and phase, joules above idle, and the server."""
 
 
-def measured(law: str, case: Case, seeds: Sequence[int]) -> list[Row]:
-    """All methods of one law at each boundary, and what busy seconds could do if they were weighed."""
-    exact: dict[str, list[Found]] = {way: [] for way in case.ways}
-    drawn: dict[str, list[Found]] = {way: [] for way in case.ways}
+class Judged(NamedTuple):
+    """All that one method makes of the servers of one law."""
+
+    exact: list[Found]
+    """With meters that are not off."""
+    drawn: list[Found]
+    tenants: list[float]
+    """Errors of what they are charged, with meters that are not off."""
+    prefills: list[Prefill]
+
+
+def measured(law: str, case: Case, seeds: Sequence[int]) -> tuple[list[Row], list[Row]]:
+    """All methods of one law at each boundary, and how each tells prompts from tokens."""
+    by_way = {way: Judged([], [], [], []) for way in case.ways}
     beyond: dict[str, list[float]] = {name: [] for name in BEYOND.get(law, {})}
     for seed in seeds:
         server = case.make(seed)
-        for way in case.ways:
-            exact[way] += found(server, WAYS[way], gains_of(server, seed, 0.0))
-            drawn[way] += found(server, WAYS[way], gains_of(server, seed, 1.0))
+        for way, judged_ in by_way.items():
+            add(judged_, server, WAYS[way], seed)
         for name in beyond:
             beyond[name] += beyond_errors(server, gains_of(server, seed, 0.0), BEYOND[law][name])
-    return [
-        {"law": law, "method": way, "boundary": boundary, **figures(at(exact[way], boundary), at(drawn[way], boundary))}
-        for boundary in ("accelerator", "server")
-        for way in case.ways
-    ] + [
-        {"law": law, "method": name, "boundary": "accelerator", **_spread(errors, "active")}
-        for name, errors in beyond.items()
+    rows: list[Row] = [
+        {"law": law, "method": way, "boundary": boundary, **figures(its, boundary)}
+        for boundary in (BOARDS, SERVER)
+        for way, its in by_way.items()
     ]
+    rows += [{"law": law, "method": name, "boundary": BOARDS, **_spread(its, "active")} for name, its in beyond.items()]
+    return rows, [row for way in TOLD_APART if way in by_way for row in phases(law, way, by_way[way].prefills)]
+
+
+def add(judged_: Judged, server: Lawful, way: Way, seed: int) -> None:
+    """One more server."""
+    true = truth(server)
+    exact, drawn = (
+        said(windows(server, way.speech, gains_of(server, seed, times)), way.policy) for times in (0.0, 1.0)
+    )
+    judged_.exact.extend(judged(exact, way.method, true))
+    judged_.drawn.extend(judged(drawn, way.method, true))
+    judged_.tenants.extend(tenant_errors(exact, true, way.policy))
+    if way.speech.tokens == "step":
+        judged_.prefills.extend(prefills(exact, true))
 
 
 def gains_of(server: Lawful, seed: int, times: float) -> Gains:
@@ -95,38 +137,55 @@ def gains_of(server: Lawful, seed: int, times: float) -> Gains:
     return drawn_gains(seed, len(server.boards), times * GAINS["onboard"], times * GAINS["platform"], CATALOGUE)
 
 
-def at(several: Sequence[Found], boundary: str) -> list[Found]:
-    """Those of one boundary."""
-    return [one for one in several if one.boundary == boundary]
-
-
-def figures(exact: Sequence[Found], drawn: Sequence[Found]) -> dict[str, float]:
+def figures(its: Judged, boundary: str) -> dict[str, float]:
     """Errors with exact meters and with drawn gains, and how often what was stated covers them."""
+    exact = [one for one in its.exact if one.boundary == boundary]
+    drawn = [one for one in its.drawn if one.boundary == boundary]
     errors, beside = [one.error for one in exact], [one.stated_beside_gain for one in exact]
     with_gains, stated = [one.error for one in drawn], [one.stated for one in drawn]
     return {
         **_spread([one.active_error for one in exact], "active"),
         "rms_active_gains": rms([one.active_error for one in drawn]),
+        **(_spread(its.tenants, "tenants") if boundary == BOARDS else {}),
         "rms": rms(errors),
         "rms_gains": rms(with_gains),
         "covered_k1": coverage(with_gains, stated, 1),
         "covered_k2": coverage(with_gains, stated, 2),
-        "width": sum(stated) / len(stated),
+        "width": fmean(stated),
         "beside_gain_k1": coverage(errors, beside, 1),
         "beside_gain_k2": coverage(errors, beside, 2),
-        "beside_gain_width": sum(beside) / len(beside),
-        "by_method": sum(one.by_way for one in exact) / len(exact),
+        "beside_gain_width": fmean(beside),
+        "by_method": fmean(one.by_way for one in exact),
     }
 
 
 def _spread(errors: Sequence[float], of: str) -> dict[str, float]:
-    return {f"rms_{of}": rms(errors), f"worst_{of}": max(map(abs, errors)), "figures": len(errors)}
+    return {f"rms_{of}": rms(errors), f"worst_{of}": max(map(abs, errors))}
+
+
+def phases(law: str, way: str, several: Sequence[Prefill]) -> Iterator[Row]:
+    """The share of prompts as it is told and as it is, by how large batches are."""
+    for least, most in pairwise(BATCHES):
+        some = [one for one in several if least <= one.batch < most]
+        if some:
+            yield {
+                "law": law,
+                "method": way,
+                "batch": f"{least:g} to {most:g}",
+                "models": len(some),
+                "true": fmean(one.true for one in some),
+                "told": fmean(one.told for one in some),
+                "low": fmean(one.low for one in some),
+                "high": fmean(one.high for one in some),
+                "rms": rms([one.told - one.true for one in some]),
+                "covered": fmean(one.low <= one.true <= one.high for one in some),
+            }
 
 
 def beyond_errors(server: Lawful, gains: Gains, weigh: Weigh) -> list[float]:
     """Errors by model that busy seconds would have if they were weighed so, which accounting does not do."""
     told, true = windows(server, Speech(busy_by_phase=True), gains), truth(server)
-    names = [engine.engine.id for engine in told[0].engines]
+    names = [engine.engine.id for engine in told[0].engines if not engine.engine.front]
     joules = np.array([uj_to_j(pot_of(window.meters[0]).dynamic_uj) for window in told])
     busy_s = np.array([[_busy_s(window, place) for place in range(len(names))] for window in told])
     parts = weigh(busy_s, joules, server)
@@ -169,15 +228,25 @@ BEYOND: dict[str, dict[str, Weigh]] = {
 """What accounting does not do, in brackets."""
 
 
-def show(rows: Sequence[Row]) -> None:
-    """One table for each boundary, in percent."""
-    for boundary in ("accelerator", "server"):
-        print(f"\n{boundary + ', %':50}{'above idle':30}{'all joules':20}{'stated covers':30}beside gains")
-        print(f"{'law':22}{'method':28}" + "".join(f"{name:10}" for name in COLUMNS.values()))
+def show(rows: Sequence[Row], of_phases: Sequence[Row]) -> None:
+    """One table for each boundary and one of phases, in percent."""
+    for boundary in (BOARDS, SERVER):
+        print(
+            f"\n{boundary + ', %':48}{'above idle':25}{'tenants':17}{'all joules':17}{'stated covers':25}beside gains"
+        )
+        print(f"{'law':22}{'method':26}" + "".join(f"{name:{8 + gap}}" for name, gap in COLUMNS.values()))
         for row in rows:
             if row["boundary"] == boundary:
-                cells = (f"{100 * float(row[name]):<10.1f}" if name in row else f"{'':10}" for name in COLUMNS)
-                print(f"{row['law']:22}{row['method']:28}" + "".join(cells))
+                cells = (
+                    f"{100 * float(row[name]):<{8 + gap}.1f}" if name in row else f"{'':{8 + gap}}"
+                    for name, (_, gap) in COLUMNS.items()
+                )
+                print(f"{row['law']:22}{row['method']:26}" + "".join(cells))
+    print("\nprompts' share of joules above idle, %")
+    print(f"{'law':22}{'method':26}{'batch':12}{'models':8}" + "".join(f"{name:9}" for name in SHARES))
+    for row in of_phases:
+        cells = (f"{100 * float(row[name]):<9.1f}" for name in SHARES)
+        print(f"{row['law']:22}{row['method']:26}{row['batch']:12}{row['models']:<8}" + "".join(cells))
 
 
 def main() -> None:
@@ -188,10 +257,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench-attribution.json"))
     asked = parser.parse_args()
     seeds = range(asked.seed, asked.seed + asked.servers)
-    rows = [row for law, case in CASES.items() for row in measured(law, case, seeds)]
-    show(rows)
+    rows: list[Row] = []
+    of_phases: list[Row] = []
+    for law, case in CASES.items():
+        of_models, of_law = measured(law, case, seeds)
+        rows += of_models
+        of_phases += of_law
+    show(rows, of_phases)
     machine = {"python": platform.python_version(), "numpy": version("numpy")}
-    asked.json.write_text(json.dumps({"machine": machine, **vars(asked), "json": None, "rows": rows}, indent=1) + "\n")
+    told = {"machine": machine, "servers": asked.servers, "seed": asked.seed, "rows": rows, "phases": of_phases}
+    asked.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.attributed import WAYS, Found, coverage, found, rms
+from fixtures.attributed import WAYS, Found, Prefill, coverage, found, prefills, rms, said, tenant_errors
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.shapley import shapley
-from fixtures.laws.telling import Gains, drawn_gains
+from fixtures.laws.telling import Gains, drawn_gains, windows
 from joulefleet_collector.usage import GAINS
 
 SEEDS = (1, 2)
@@ -61,6 +61,21 @@ def test_by_busy_seconds_only_the_watts_that_are_not_told_are_missed(servers: li
     even = on_boards(found(time_sliced(1, even=True), WAYS["busy"], EXACT))
     assert rms([one.active_error for one in even]) < 0.01
     assert rms([one.error for one in even]) < 0.005
+
+
+def test_engines_that_time_their_prompts_tell_phases_and_tenants_better_than_weights_do(servers: list[Lawful]) -> None:
+    shares: dict[str, list[Prefill]] = {"busy": [], "busy, told by phase": []}
+    tenants: dict[str, list[float]] = {"busy": [], "busy, told by phase": []}
+    for server in servers:
+        for way in shares:
+            told = said(windows(server, WAYS[way].speech, EXACT), WAYS[way].policy)
+            shares[way] += prefills(told, truth(server))
+            tenants[way] += tenant_errors(told, truth(server), WAYS[way].policy)
+    by_weights, timed = (rms([one.told - one.true for one in several]) for several in shares.values())
+    assert timed < 0.1 < by_weights
+    assert max(map(abs, tenants["busy, told by phase"])) < 0.25 < max(map(abs, tenants["busy"]))
+    for one in shares["busy"]:
+        assert one.low <= one.told <= one.high
 
 
 def test_a_board_of_its_own_is_as_good_as_its_meter() -> None:
