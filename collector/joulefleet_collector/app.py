@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -32,6 +33,7 @@ from joulefleet_collector.api import BadQuestion, parse_export, parse_usage
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN, Gate, Refused, bearer
 from joulefleet_collector.config import Role
+from joulefleet_collector.explain.door import Explaining
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.meters import answer_meters
 from joulefleet_collector.metrics import Meters
@@ -65,11 +67,13 @@ def make_app(  # noqa: PLR0913, PLR0917 # the parts of one door
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
     app.on_shutdown.append(streams.end)
     operating = Operating(store, ingest, now_ns, gate, asking)
+    explaining = Explaining(store, rules.policy, partial(answer_usage, store, rules=rules), now_ns, gate, asking)
     takes, answers = role != "watch", role != "ingest"
     app.router.add_post(BATCH_PATH, door.take if takes else _takes_none)
     app.router.add_get(STREAM_PATH, streams.serve if takes else _takes_none)
     app.router.add_get(BATCH_PATH, door.export if answers else _answers_none)
     app.router.add_get("/v1/usage", door.usage if answers else _answers_none)
+    app.router.add_get("/v1/explain", explaining.explain if answers else _answers_none)
     app.router.add_get("/v1/meters", door.meters if answers else _answers_none)
     app.router.add_get("/v1/agents", operating.agents if answers else _answers_none)
     app.router.add_post("/v1/agents/retire", operating.retire if answers else _answers_none)

@@ -1,0 +1,76 @@
+"""The text that a person reads first: the equation, the joules, what is doubtful; windows where they are asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from joulefleet.window import Window
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.pipeline import answer_usage
+from joulefleet_collector.explain.asked import parse_explain
+from joulefleet_collector.explain.explain_text import explained
+from joulefleet_collector.explain.explanation import explain
+from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.store import Accounted
+
+Shared = Callable[..., Window]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """What is told of these windows, of model a."""
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+
+        def told(*windows: Window, width: int | None = None, full: bool = False) -> str:
+            store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+            asked = parse_explain([("since", "all"), ("model", "model-a")], 1_800_100_000_000_000_000)
+            answer: dict[str, Any] = explain(store, Policy(), partial(answer_usage, store), asked, 0)
+            return explained(msgspec.json.decode(msgspec.json.encode(answer)), width, full)
+
+        yield told
+
+
+def test_the_short_form_has_the_equation_first_and_no_window(text: Callable[..., str], shared: Shared) -> None:
+    lines = text(shared()).splitlines()
+    assert lines[0] == (
+        "joules_per_output_token: model model-a, hardware H100, boundary accelerator; all until 2027-01-16T11:47:00Z"
+    )
+    assert lines[2] == "  20,560.0 J (1 window of 60 s, 1 server) / 9,000 output tokens = 2.284 J/token"
+    assert lines[4].startswith("  coverage 100.0%: ok, ±5.")
+    heads = [line for line in lines if line and not line.startswith((" ", "-"))]
+    assert [head for head in heads if head in {"Where the joules come from", "What is doubtful", "Check"}] == [
+        "Where the joules come from",
+        "What is doubtful",
+        "Check",
+    ]
+    assert "nothing that is known" in lines
+    assert not any(line.startswith("Window 20") for line in lines)
+
+
+def test_buckets_methods_and_what_the_neighbour_got_are_told(text: Callable[..., str], shared: Shared) -> None:
+    said = text(shared())
+    assert "in the same windows: 9.167 Wh metered = 5.711 Wh this figure + 3.456 Wh other engines and models" in said
+    assert "not in the sum: gpu0-again of n1: second_source_of gpu0" in said
+    assert "policy version 1: pair_threshold 0.95" in said
+
+
+def test_windows_are_told_with_counters_charges_and_obstacles(text: Callable[..., str], shared: Shared) -> None:
+    hung = {"covered_ns": 30 * 10**9, "gaps_ns": {"hung": 30 * 10**9}}
+    said = text(shared(0), shared(1, board=hung), full=True)
+    assert "1,000,000,000  34,000,000,000" in said
+    assert "engine a on 40% of gpu0: covered 60 s, pairs with 60 s" in said
+    assert "does not pair: meter gpu0 has 30 of 57 s (hung 30 s)" in said
+    assert "18,400,000,000" in said and "9,200,000,000" in said
+
+
+def test_a_narrow_terminal_loses_columns_and_no_sentence(text: Callable[..., str], shared: Shared) -> None:
+    said = text(shared(), width=80)
+    table = said.split("\n\nMeters\n")[1].splitlines()[:2]
+    assert all(len(line) <= 80 for line in table)
+    assert "counter, uJ" not in said
