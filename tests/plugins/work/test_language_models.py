@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fixtures.engine_pages import LLAMA_CPP_PAGE, SGLANG_PAGE, TGI_PAGE
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import Counts, WorkKey
 from joulefleet_plugins.interfaces.exposition import Parser
@@ -18,77 +19,6 @@ from joulefleet_plugins.work.language_models import (
 )
 from joulefleet_plugins.work.recognise import recognise
 from joulefleet_plugins.work.table import Table, read_page
-
-SGLANG_PAGE = """
-# TYPE sglang:prompt_tokens_total counter
-sglang:prompt_tokens_total{is_streaming="True",model_name="Qwen/Qwen3-8B"} 40000.0 46000.0
-sglang:prompt_tokens_total{is_streaming="False",model_name="Qwen/Qwen3-8B"} 10000.0 12000.0
-# TYPE sglang:generation_tokens_total counter
-sglang:generation_tokens_total{is_streaming="True",model_name="Qwen/Qwen3-8B"} 20000.0 24000.0
-sglang:generation_tokens_total{is_streaming="False",model_name="Qwen/Qwen3-8B"} 5000.0 6000.0
-# TYPE sglang:cached_tokens_total counter
-sglang:cached_tokens_total{cache_source="device",model_name="Qwen/Qwen3-8B"} 9000.0 10500.0
-sglang:cached_tokens_total{cache_source="host",model_name="Qwen/Qwen3-8B"} 1000.0 1000.0
-sglang:cached_tokens_total{cache_source="total",model_name="Qwen/Qwen3-8B"} 10000.0 11500.0
-# TYPE sglang:num_requests_total counter
-sglang:num_requests_total{is_streaming="True",model_name="Qwen/Qwen3-8B"} 80.0 92.0
-sglang:num_requests_total{is_streaming="False",model_name="Qwen/Qwen3-8B"} 20.0 24.0
-# TYPE sglang:num_aborted_requests_total counter
-sglang:num_aborted_requests_total{model_name="Qwen/Qwen3-8B"} 1.0 1.0
-# TYPE sglang:num_running_reqs gauge
-sglang:num_running_reqs{dp_rank="0",engine_type="unified",model_name="Qwen/Qwen3-8B",pp_rank="0",tp_rank="0"} 16.0 18.0
-# TYPE sglang:realtime_tokens_total counter
-sglang:realtime_tokens_total{mode="prefill_compute",model_name="Qwen/Qwen3-8B",tp_rank="0"} 41000.0 47700.0
-sglang:realtime_tokens_total{mode="prefill_cache",model_name="Qwen/Qwen3-8B",tp_rank="0"} 10000.0 11500.0
-sglang:realtime_tokens_total{mode="decode",model_name="Qwen/Qwen3-8B",tp_rank="0"} 25600.0 30700.0
-"""
-
-TGI_PAGE = """
-# HELP tgi_request_count Total number of requests
-# TYPE tgi_request_count counter
-tgi_request_count 200 244
-
-# TYPE tgi_request_success counter
-tgi_request_success 95 115
-
-# TYPE tgi_request_failure counter
-tgi_request_failure{err="validation"} 3 4
-tgi_request_failure{err="overloaded"} 2 2
-
-# TYPE tgi_batch_inference_count counter
-tgi_batch_inference_count{method="prefill"} 90 108
-tgi_batch_inference_count{method="decode"} 7000 8400
-
-# TYPE tgi_batch_current_size gauge
-tgi_batch_current_size 4 5
-
-# TYPE tgi_request_generated_tokens histogram
-tgi_request_generated_tokens_bucket{le="+Inf"} 95 115
-tgi_request_generated_tokens_sum 9500 11500
-tgi_request_generated_tokens_count 95 115
-
-# TYPE tgi_request_input_length histogram
-tgi_request_input_length_bucket{le="+Inf"} 100 121
-tgi_request_input_length_sum 30000 36300
-tgi_request_input_length_count 100 121
-
-# TYPE tgi_request_skipped_tokens summary
-tgi_request_skipped_tokens{quantile="0.5"} 0 0
-tgi_request_skipped_tokens_sum 0 0
-tgi_request_skipped_tokens_count 7000 7000
-"""
-
-LLAMA_CPP_PAGE = """
-# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.
-# TYPE llamacpp:prompt_tokens_total counter
-llamacpp:prompt_tokens_total 6886 7086
-llamacpp:prompt_seconds_total 2903.63 2988.00
-llamacpp:tokens_predicted_total 3469 3769
-llamacpp:tokens_predicted_seconds_total 3544.27 3850.77
-llamacpp:n_decode_total 3500 3810
-llamacpp:prompt_tokens_seconds 2.37151 2.37151
-llamacpp:requests_processing 1 1
-"""
 
 TENSORRT_LLM_PAGE = """
 # TYPE trtllm_request_success_total counter

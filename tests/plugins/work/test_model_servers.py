@@ -2,6 +2,7 @@
 
 import pytest
 
+from fixtures.engine_pages import TRITON_PAGE
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
 from joulefleet_plugins.interfaces.exposition import Parser
@@ -11,27 +12,6 @@ from joulefleet_plugins.work.recognise import recognise
 from joulefleet_plugins.work.rises import Rises
 from joulefleet_plugins.work.table import read_batches, read_page
 from joulefleet_plugins.work.vllm import VLLM
-
-TRITON_PAGE = """
-# TYPE nv_inference_request_success counter
-nv_inference_request_success{model="resnet50",version="1"} 1000 1600
-nv_inference_request_success{model="bert",version="2"} 500 700
-nv_inference_request_success{model="ens_resnet",version="1"} 400 600
-# TYPE nv_inference_request_failure counter
-nv_inference_request_failure{model="resnet50",reason="REJECTED",version="1"} 0 4
-# TYPE nv_inference_count counter
-nv_inference_count{model="resnet50",version="1"} 8000 12800
-nv_inference_count{model="bert",version="2"} 500 700
-# TYPE nv_inference_exec_count counter
-nv_inference_exec_count{model="resnet50",version="1"} 1000 1400
-nv_inference_exec_count{model="bert",version="2"} 250 350
-# TYPE nv_inference_compute_infer_duration_us counter
-nv_inference_compute_infer_duration_us{model="resnet50",version="1"} 4000000 6000000
-nv_inference_compute_infer_duration_us{model="bert",version="2"} 6000000 9000000
-nv_inference_compute_infer_duration_us{model="ens_resnet",version="1"} 1600000 2400000
-# TYPE nv_energy_consumption counter
-nv_energy_consumption{gpu_uuid="GPU-0"} 4879631.328000044 4883831.328000044
-"""
 
 TENSORFLOW_PAGE = """
 # TYPE :tensorflow:cc:saved_model:load_attempt_count counter

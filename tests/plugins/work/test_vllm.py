@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from fixtures.engine_pages import VLLM_MODEL, VLLM_PAGE
+from fixtures.scrapes import page
 from joulefleet.reading import COUNT_FIELDS, Counts, WorkKey, WorkReading
 from joulefleet_plugins.interfaces.exposition import Parser
 from joulefleet_plugins.work.table import read_page
@@ -13,48 +15,13 @@ from joulefleet_plugins.work.vllm import VLLM
 
 FakeVllm = runpy.run_path(str(Path(__file__).parents[2] / "fixtures" / "fake_vllm.py"))["FakeVllm"]
 
-MODEL = "meta-llama/Llama-3.1-8B-Instruct"
-LLAMA = WorkKey(MODEL)
-
-# Two engines of one server, data parallel; A and B are two scrapes.
-TWO_ENGINES = """
-# HELP vllm:num_requests_running Number of requests in model execution batches.
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",M}                                    4.0     6.0
-vllm:num_requests_running{engine="1",M}                                    3.0     4.0
-# TYPE vllm:prompt_tokens_total counter
-vllm:prompt_tokens_total{engine="0",M}                                     472.0   972.0
-vllm:prompt_tokens_total{engine="1",M}                                     1200.0  2200.0
-# TYPE vllm:prompt_tokens_created gauge
-vllm:prompt_tokens_created{engine="0",M}                                  1.7537953269354987e+09 1.7537953269354987e+09
-# TYPE vllm:prompt_tokens_by_source_total counter
-vllm:prompt_tokens_by_source_total{engine="0",M,source="local_compute"}    136.0   436.0
-vllm:prompt_tokens_by_source_total{engine="0",M,source="local_cache_hit"}  336.0   536.0
-vllm:prompt_tokens_by_source_total{engine="1",M,source="local_compute"}    1200.0  1600.0
-vllm:prompt_tokens_by_source_total{engine="1",M,source="local_cache_hit"}  0.0     600.0
-# TYPE vllm:generation_tokens_total counter
-vllm:generation_tokens_total{engine="0",M}                                 256.0   1256.0
-vllm:generation_tokens_total{engine="1",M}                                 900.0   1900.0
-# TYPE vllm:request_success_total counter
-vllm:request_success_total{engine="0",finished_reason="stop",M}            6.0     14.0
-vllm:request_success_total{engine="0",finished_reason="length",M}          2.0     4.0
-vllm:request_success_total{engine="0",finished_reason="abort",M}           0.0     0.0
-vllm:request_success_total{engine="1",finished_reason="stop",M}            10.0    19.0
-# TYPE vllm:iteration_tokens_total histogram
-vllm:iteration_tokens_total_bucket{engine="0",le="+Inf",M}                 72.0    72.0
-vllm:iteration_tokens_total_sum{engine="0",M}                              392.0   392.0
-# TYPE vllm:request_generation_tokens histogram
-vllm:request_generation_tokens_count{engine="0",M}                         8.0     18.0
-vllm:request_generation_tokens_sum{engine="0",M}                           240.0   1180.0
-"""
+LLAMA = WorkKey(VLLM_MODEL)
 
 
 def scrape(column: int, keep: str = "") -> WorkReading:
     """The page's scrape in this column, only with series that have this text."""
-    labelled = TWO_ENGINES.replace(",M", f',model_name="{MODEL}"').strip().splitlines()
-    columns = [line.split() for line in labelled if keep in line and not line.startswith("#")]
-    types = [line for line in labelled if line.startswith("#")]
-    return read("\n".join([*types, *(f"{series} {values[column]}" for series, *values in columns)]) + "\n")
+    lines = [line for line in VLLM_PAGE.splitlines() if keep in line or line.startswith("#")]
+    return read(page("\n".join(lines), column))
 
 
 def read(text: str) -> WorkReading:
