@@ -7,6 +7,8 @@ import msgspec
 
 from joulefleet.config import ConfigError, is_loopback, load
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.costs import Embodied
+from joulefleet_collector.sites import FleetConfig, Site, twice
 from joulefleet_collector.store.influx_config import InfluxConfig
 from joulefleet_collector.store.retention import Keep
 from joulefleet_collector.store.store import DAY_NS
@@ -72,6 +74,11 @@ class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     auth: Auth = Auth()
     store: StoreConfig = StoreConfig()
     policy: Policy = Policy()
+    sites: tuple[Site, ...] = ()
+    """PUE, price and carbon intensity of each."""
+    fleet: FleetConfig = FleetConfig()
+    embodied: tuple[Embodied, ...] = ()
+    """What the making of servers emitted."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=MOST_WORKERS)] = 1
     """Processes that take windows in. From two on, one more writes for all of them."""
     role: Role = "all"
@@ -98,7 +105,19 @@ def configure(
         config, listen=listen, store=store, workers=workers or config.workers, role=role or config.role
     )
     _check_share(said, where)
+    _check_once(said, where)
     return said
+
+
+def _check_once(config: CollectorConfig, where: str) -> None:
+    """Two entries of one name would not tell which of them holds."""
+    for key, names in (("sites", [one.name for one in config.sites]), ("embodied", _hardware(config))):
+        if (name := twice(names)) is not None:
+            raise ConfigError(where, key, f"'{name}' stands there twice; leave one of them out")
+
+
+def _hardware(config: CollectorConfig) -> list[str]:
+    return [one.hardware for one in config.embodied]
 
 
 def _check_share(config: CollectorConfig, where: str) -> None:

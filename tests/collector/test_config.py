@@ -53,6 +53,14 @@ def test_windows_are_kept_a_week_and_minutes_for_ninety_days() -> None:
         ("[store]\nkeep_windows_days = 0\n", "store.keep_windows_days"),
         ("[store]\nkeep_minutes_days = -1\n", "store.keep_minutes_days"),
         ("[policy]\npair_treshold = 1\n", "policy.*pair_treshold"),
+        ("[[sites]]\npue = 0.9\n", r"sites.*0\.9 is less than 1"),
+        ("[[sites]]\npues = 1.1\n", "sites.*pues"),
+        ('[[sites]]\nname = "a"\n[[sites]]\nname = "a"\n', "sites: 'a' stands there twice"),
+        ("[[embodied]]\nhardware = 'h'\nkg = 1\nyears = 0\n", "embodied.*years"),
+        (
+            "[[fleet.overhead]]\nwhat = 'network'\nwatts = 5\n",
+            "fleet.overhead.*serves no pool and no site",
+        ),
         ("[listen\n", "not TOML"),
     ],
 )

@@ -1,6 +1,6 @@
 """Figures of cost and CO2 from sums: per question, per million output tokens, per request, each with its reason.
 
-`cost` and `co2_kg` are those of the row's `energy_j`, and given where price or intensity is known for all of it; a ratio
+`cost` and `co2_kg` are those of the row's `energy_j`, given where price or intensity is known for all of it; a ratio
 where they are known for 80 % of it, and then of that part. What is missing is told, and never taken as nothing.
 SCI is that of ISO/IEC 21031, (E x I + M) / R, with a finished request as R.
 """

@@ -135,7 +135,9 @@ def _number(text: str) -> float | None:
 
 
 def check_range(values: Sequence[float | None], least: float) -> None:
-    """Raises ValueError where one of these is less."""
+    """Raises ValueError where one of these is less, or no number."""
     for value in values:
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{value:g} is no number")
         if value is not None and value < least:
             raise ValueError(f"{value:g} is less than {least:g}")

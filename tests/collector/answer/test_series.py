@@ -126,3 +126,6 @@ def test_a_range_is_checked_over_all_that_is_known() -> None:
     check_range([1.0, None, 1.5], 1)
     with pytest.raises(ValueError, match=r"0\.9 is less than 1"):
         check_range([1.0, None, 0.9], 1)
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="is no number"):
+            check_range([value], -math.inf)
