@@ -29,6 +29,11 @@ class Presence(msgspec.Struct):
     silent: tuple[str, ...] = ()
     """Servers that told of none of it."""
 
+    @property
+    def share(self) -> float:
+        """The part that was told of."""
+        return self.reported_s / self.expected_s
+
 
 def inventory_of(text: str) -> tuple[Stay, ...]:
     """Stays from the lines `server,pool,from,to` of a CSV; an instant may be empty. Raises ValueError with the line."""
