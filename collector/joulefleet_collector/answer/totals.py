@@ -1,6 +1,7 @@
 """The sums of an answer: as the store adds them up, or hour by hour where something is joined or split.
 
 hours of engines       as stored, by all tags that a later step needs
+  + replica groups     `groups`: energy of all members, work of those that count it
   / tenants            `tenants`: by their work in that hour
   / phases             `phases`
 added up               by the tags and the step that were asked about
@@ -13,13 +14,16 @@ import msgspec
 
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.answer import phases, tenants
+from joulefleet_collector.answer import groups, phases, tenants
 from joulefleet_collector.answer.hours import added_up, matching
 from joulefleet_collector.api import UsageQuestion
-from joulefleet_collector.store.store import Question, Step, Store, Total
+from joulefleet_collector.rows import SERVER_TAGS, USAGE
+from joulefleet_collector.store.store import DAY_NS, Question, Step, Store, Total
 
 ALWAYS_BY = ("boundary", "simulated")
 """Unlike boundaries, and simulated and real joules, are never added up."""
+GROUP = "group"
+"""Tag of the replica group; empty where an engine is its own."""
 SPLIT_TAGS = ("tenant", "phase")
 """Tags that no sum of energy has in the store: made when asked, by the hour."""
 OF_WORK = ("tenant", "layer")
@@ -36,14 +40,20 @@ class Rules(NamedTuple):
 def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> tuple[UsageQuestion, list[Total]]:
     """The sums asked about, and the question as it is answered: of whole hours where something is joined or split.
 
-    Raises as `Store.ask`.
+    By the minute, members of replica groups stand each for itself. Raises as `Store.ask`.
     """
     by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
     if is_split(asked):
         asked = whole_hours(asked)
         found = added_up(_split(store, asked, by, rules), by, asked.step)
         return asked, phases.worth_telling(found) if "phase" in by else found
-    return asked, _ask(store, asked, asked.step, by)
+    found = _ask(store, asked, asked.step, (*by, GROUP))
+    named = _groups_of(found)
+    if named and asked.step != "minute":
+        asked = whole_hours(asked)
+        single = [total for total in _ask(store, asked, asked.step, (*by, GROUP)) if not total.tags[GROUP]]
+        found = [*single, *_joined(store, asked, by, named, rules)]
+    return asked, added_up(found, by, asked.step) if named or GROUP not in by else found
 
 
 def is_split(asked: UsageQuestion) -> bool:
@@ -58,14 +68,38 @@ def whole_hours(asked: UsageQuestion) -> UsageQuestion:
 
 
 def _split(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> list[Total]:
-    wanted = tuple(tag for tag in dict.fromkeys((*by, *asked.where, "group", "model")) if tag not in SPLIT_TAGS)
-    hours = _ask(store, asked, "hour", wanted)
+    wanted = tuple(tag for tag in dict.fromkeys((*by, *asked.where, GROUP, "model")) if tag not in SPLIT_TAGS)
+    hours = _hours(store, asked, wanted, rules)
     told = {*by, *asked.where}
     if "tenant" in told:
         hours = tenants.split(hours, _work(store, asked, wanted), rules.policy)
     if "phase" in told:
         hours = phases.split(hours)
     return matching(hours, {tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where})
+
+
+def _hours(store: Store, asked: UsageQuestion, by: tuple[str, ...], rules: Rules) -> list[Total]:
+    """Every hour by these tags, of which GROUP is one, replica groups joined."""
+    found = _ask(store, asked, "hour", by)
+    single = [total for total in found if not total.tags[GROUP]]
+    return [*single, *_joined(store, asked, by, _groups_of(found), rules)]
+
+
+def _joined(store: Store, asked: UsageQuestion, by: Sequence[str], named: Sequence[str], rules: Rules) -> list[Total]:
+    """The hours of these groups. A filter may leave out some of their members, so that it comes last."""
+    if not named:
+        return []
+    days = msgspec.structs.replace(
+        asked, since_ns=floor_to(asked.since_ns, DAY_NS), until_ns=-floor_to(-asked.until_ns, DAY_NS), where={}
+    )
+    every = tuple(dict.fromkeys((*by, *asked.where, *USAGE.tags, *SERVER_TAGS)))
+    hours = groups.joined(_ask(store, days, "hour", every, {GROUP: tuple(named)}), rules.policy)
+    in_time = [total for total in hours if asked.since_ns <= (total.start_ns or 0) < asked.until_ns]
+    return matching(in_time, {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS})
+
+
+def _groups_of(found: Sequence[Total]) -> list[str]:
+    return sorted({total.tags[GROUP] for total in found} - {""})
 
 
 def _work(store: Store, asked: UsageQuestion, by: Sequence[str]) -> list[Total]:
@@ -77,9 +111,18 @@ def _work(store: Store, asked: UsageQuestion, by: Sequence[str]) -> list[Total]:
     )
 
 
-def _ask(store: Store, asked: UsageQuestion, step: Step, by: tuple[str, ...]) -> list[Total]:
-    """What the store has of the question; tags that it knows nothing of are left out."""
-    where = {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS}
+def _ask(
+    store: Store, asked: UsageQuestion, step: Step, by: Sequence[str], where: dict[str, tuple[str, ...]] | None = None
+) -> list[Total]:
+    """What the store has of the question, and of further filters; tags that are made when asked are left out."""
+    kept = {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS}
     return store.ask(
-        Question(kind="usage", since_ns=asked.since_ns, until_ns=asked.until_ns, step=step, by=by, where=where)
+        Question(
+            kind="usage",
+            since_ns=asked.since_ns,
+            until_ns=asked.until_ns,
+            step=step,
+            by=tuple(tag for tag in dict.fromkeys(by) if tag not in SPLIT_TAGS),
+            where=kept | (where or {}),
+        )
     )

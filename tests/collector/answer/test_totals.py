@@ -67,3 +67,62 @@ def test_a_filter_names_a_tenant_without_keeping_tenants_apart(store: EmbeddedSt
     _, (total,) = usage_totals(store, question(start_ns, where={"tenant": ("y",)}), Rules())
     assert total.fields["output_tokens"] == 14
     assert total.tags == {"boundary": "server", "simulated": "false"}
+
+
+@pytest.fixture
+def pair(tmp_path: Path, a_window: Callable[..., Window]) -> Iterator[EmbeddedStore]:
+    """Two servers that answer each request together, of which one counts; and one by itself."""
+
+    def member(server: str, minute: int, joules: float, *, counts: bool) -> Window:
+        window = a_window(server, minute, joules)
+        (read,) = window.engines
+        engine = msgspec.structs.replace(read.engine, group="tp", group_size=2)
+        work = read.work if counts else (Work(key=WorkKey("")),)
+        return msgspec.structs.replace(window, engines=(msgspec.structs.replace(read, engine=engine, work=work),))
+
+    windows = [
+        *(member("head", minute, 600.0, counts=True) for minute in range(180)),
+        *(member("tail", minute, 400.0, counts=False) for minute in (*range(60), *range(120, 180))),
+        *(a_window("alone", minute, 100.0) for minute in range(180)),
+    ]
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
+        opened.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+        yield opened
+
+
+def of_hours(start_ns: int, **asked: object) -> UsageQuestion:
+    return question(start_ns, **{"since_ns": start_ns, "until_ns": start_ns + 3 * HOUR_NS, "step": "hour", **asked})
+
+
+def test_a_group_over_two_servers_is_joined_and_an_hour_without_one_of_them_is_refused(
+    pair: EmbeddedStore, start_ns: int
+) -> None:
+    _, totals = usage_totals(pair, of_hours(start_ns, by=("group",)), Rules())
+    told = [(one.tags["group"], one.fields["paired_s"], one.fields["active_j"]) for one in totals]
+    together = [one for one in told if one[0] == "tp"]
+    assert together == [("tp", 3600.0, 60_000.0), ("tp", 0.0, 0.0), ("tp", 3600.0, 60_000.0)]
+    assert [one for one in told if not one[0]] == [("", 3600.0, 6_000.0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "joules"),
+    [
+        ({"where": {"group": ("tp",)}}, 120_000),
+        ({"where": {"server": ("tail",)}}, 120_000),
+        ({"where": {"server": ("alone",)}}, 18_000),
+        ({"where": {"model": ("llama",)}}, 138_000),
+        ({"by": ("tenant",)}, 138_000),
+        ({"by": ("server", "phase")}, 138_000),
+    ],
+)
+def test_groups_are_joined_before_anything_is_filtered_or_split(
+    pair: EmbeddedStore, start_ns: int, asked: dict[str, object], joules: float
+) -> None:
+    _, totals = usage_totals(pair, of_hours(start_ns, **asked), Rules())
+    assert sum(one.fields["active_j"] for one in totals) == pytest.approx(joules, abs=1e-6)
+
+
+def test_by_the_minute_members_stand_for_themselves(pair: EmbeddedStore, start_ns: int) -> None:
+    _, totals = usage_totals(pair, of_hours(start_ns, step="minute", by=("server",)), Rules())
+    assert {one.tags["server"] for one in totals} == {"head", "tail", "alone"}
+    assert len(totals) == 180 + 120 + 180
