@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
 from itertools import islice
 
 import msgspec
@@ -67,7 +66,7 @@ def make_app(  # noqa: PLR0913, PLR0917 # the parts of one door
     streams = Streams(ingest, lambda: store.epoch, now_ns, random.SystemRandom(), gate)
     app.on_shutdown.append(streams.end)
     operating = Operating(store, ingest, now_ns, gate, asking)
-    explaining = Explaining(store, rules.policy, partial(answer_usage, store, rules=rules), now_ns, gate, asking)
+    explaining = Explaining(store, rules, now_ns, gate, asking)
     takes, answers = role != "watch", role != "ingest"
     app.router.add_post(BATCH_PATH, door.take if takes else _takes_none)
     app.router.add_get(STREAM_PATH, streams.serve if takes else _takes_none)

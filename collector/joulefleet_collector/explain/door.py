@@ -6,29 +6,20 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
-from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import Gate, bearer
 from joulefleet_collector.explain.asked import parse_explain
-from joulefleet_collector.explain.explanation import Answer, AnswerUsage, explain
+from joulefleet_collector.explain.explanation import explain
 from joulefleet_collector.store.store import Store
 
 
 class Explaining:
     """The handler."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 what the other doors have, the policy, and how a report is made
-        self,
-        store: Store,
-        policy: Policy,
-        answer_usage: AnswerUsage,
-        now_ns: Callable[[], int],
-        gate: Gate,
-        asking: Asking,
-    ) -> None:
+    def __init__(self, store: Store, rules: Rules, now_ns: Callable[[], int], gate: Gate, asking: Asking) -> None:
         self._store = store
-        self._policy = policy
-        self._answer_usage = answer_usage
+        self._rules = rules
         self._now_ns = now_ns
         self._gate = gate
         self._asking = asking
@@ -40,7 +31,5 @@ class Explaining:
         self._gate.read(bearer(request.headers.get("Authorization")), request.remote or "")
         asked = parse_explain(list(request.query.items()), self._now_ns())
         async with self._one:
-            told: Answer = await self._asking.done(
-                explain, self._store, self._policy, self._answer_usage, asked, self._now_ns()
-            )
+            told = await self._asking.done(explain, self._store, self._rules, asked, self._now_ns())
         return web.json_response(body=msgspec.json.encode(told))

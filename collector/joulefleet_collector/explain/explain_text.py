@@ -7,8 +7,8 @@ from joulefleet.units import uj_to_j
 from joulefleet_collector.report_table import BEGINNING, Column, Row, count, energy, number, percent, table
 
 INDENT = "  "
-MOST_METERS = 8
-"""Meters in the short form."""
+MOST_LINES = 8
+"""Meters, and hours, in the short form."""
 BY = (("bucket", "bucket"), ("method", "method"), ("grade", "grade"), ("sensor_class", "class"))
 
 
@@ -16,6 +16,7 @@ def explained(told: Row, width: int | None, windows: bool) -> str:
     """The explanation in lines of at most this many characters where that can be; with `windows` the listed ones."""
     parts = [
         "\n".join(_head(told)),
+        _section("What it is a part of", _division(told["division"], width)),
         _section("Where the joules come from", _joules(told, width)),
         _section("Meters", _meters(told, width)),
         _section("How sure it is", _uncertainty(told, width)),
@@ -33,7 +34,9 @@ def _section(head: str, body: str) -> str:
 
 
 def _head(told: Row) -> Iterator[str]:
-    tags = ", ".join(f"{name} {value}" for name, value in told["tags"].items() if value and name != "simulated")
+    tags = ", ".join(
+        f"{name} {' or '.join(values)}" for name, values in told["where"].items() if any(values) and name != "simulated"
+    )
     mark = " (SIMULATED)" if told["row"]["simulated"] else ""
     time = f"all until {told['until']}" if told["since"] == BEGINNING else f"{told['since']} to {told['until']}"
     yield f"{told['figure']}{mark}: {tags}; {time}"
@@ -43,6 +46,23 @@ def _head(told: Row) -> Iterator[str]:
     uncertainty = told["uncertainty"]["relative"]
     sure = "" if uncertainty is None or told["value"] is None else f", ±{percent(uncertainty, 1)} (k=1)"
     yield f"{INDENT}coverage {percent(told['coverage'], 1)}: {told['status']}{sure}"
+
+
+def _division(divided: Row | None, width: int | None) -> str:
+    if not divided:
+        return ""
+    share = divided["figure_j"] / divided["whole_j"] if divided["whole_j"] else None
+    lines = [f"{percent(share, 1)} of {energy(divided['whole_j'])}, divided hour by hour; {divided['by']}"]
+    columns = [
+        Column("hour", lambda row: str(row["start"]), right=False),
+        _number("figure", "figure_j", energy),
+        _number("whole", "whole_j", energy),
+        Column("share", lambda row: percent(row["share"], 1)),
+    ]
+    lines.append(table(divided["hours"][:MOST_LINES], columns, width))
+    if (more := divided["hours_counted"] - MOST_LINES) > 0:
+        lines.append(f"and {more:,} more hours")
+    return "\n".join(lines)
 
 
 def _joules(told: Row, width: int | None) -> str:
@@ -55,13 +75,14 @@ def _joules(told: Row, width: int | None) -> str:
     if not rows:
         return ""
     columns = [_text("by"), _text("name"), _number("energy", "j", energy), _number("share", "share", percent)]
-    return f"{table(rows, columns, width)}\n{_boundary(told['boundary'])}"
+    what = "what it is a part of" if told["division"] else "this figure"
+    return "\n".join(filter(None, (table(rows, columns, width), _boundary(told["boundary"], what))))
 
 
-def _boundary(sums: Mapping[str, float]) -> str:
+def _boundary(sums: Mapping[str, float], what: str) -> str:
     others_j = sums["active_j"] + sums["idle_j"] - sums["figure_j"]
     parts = (
-        ("this figure", sums["figure_j"]),
+        (what, sums["figure_j"]),
         ("other engines and models", others_j),
         ("idle of devices that nobody holds", sums["idle_unallocated_j"]),
         ("unattributed", sums["unattributed_j"]),
@@ -87,11 +108,11 @@ def _meters(told: Row, width: int | None) -> str:
         _number("coverage", "coverage", percent),
         Column("counter, uJ", _counter, right=False, drop=4),
     ]
-    lines = [table(rows[:MOST_METERS], columns, width)]
-    if (more := told["meters_counted"] - MOST_METERS) > 0:
+    lines = [table(rows[:MOST_LINES], columns, width)]
+    if (more := told["meters_counted"] - MOST_LINES) > 0:
         lines.append(f"and {more:,} more")
-    lines += [f"not in the sum: {_left_out(one)}" for one in told["left_out"][:MOST_METERS]]
-    if (more := told["left_out_counted"] - MOST_METERS) > 0:
+    lines += [f"not in the sum: {_left_out(one)}" for one in told["left_out"][:MOST_LINES]]
+    if (more := told["left_out_counted"] - MOST_LINES) > 0:
         lines.append(f"and {more:,} more that are not in the sum")
     return "\n".join(lines)
 

@@ -1,9 +1,9 @@
 """The explanation of a figure, put together from the row of the report, the sums behind it, and their windows."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,12 +13,15 @@ from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.split import BUCKETS
+from joulefleet_collector.answer.pipeline import answer_usage
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.api import BadQuestion, UsageQuestion, instant
 from joulefleet_collector.explain import caveats
 from joulefleet_collector.explain.asked import Asked, Row, one_row, tags_of
 from joulefleet_collector.explain.audit import Audit, audit, summed
+from joulefleet_collector.explain.division import Division, division, sums_by_hour, whole_of
 from joulefleet_collector.explain.doubt import doubts, whole
-from joulefleet_collector.explain.figure import Sums, equation
+from joulefleet_collector.explain.figure import Figure, Sums, equation
 from joulefleet_collector.explain.seen import Wanted
 from joulefleet_collector.explain.tally import MeterSums, Tally
 from joulefleet_collector.rows import METHODS
@@ -37,55 +40,63 @@ _BY = {
 }
 
 Answer = dict[str, Any]
-AnswerUsage = Callable[[UsageQuestion], dict[str, Any]]
 
 
-def explain(store: Store, policy: Policy, answer_usage: AnswerUsage, asked: Asked, now_ns: int) -> Answer:
-    """All that is behind a figure, as one table for JSON. Raises BadQuestion or StoreUnavailable.
+class Told(NamedTuple):
+    """What was found out about a figure."""
 
-    `answer_usage` gives the report that the figure is in, and `policy` is the one under which windows are accounted.
-    """
-    report = answer_usage(asked.usage)
+    figure: Figure
+    row: Row
+    sums: Sums
+    tally: Tally
+    audit: Audit
+
+    @property
+    def reason(self) -> str:
+        """Why there is no figure; empty where there is one."""
+        if self.row.get(self.figure.name) is not None:
+            return ""
+        return str(self.row["reasons"].get(self.figure.name, "no energy is known"))
+
+
+def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
+    """All that is behind a figure, as one table for JSON. Raises BadQuestion or StoreUnavailable."""
+    report: Answer = answer_usage(store, asked.usage, rules)
     row = one_row(report["rows"], asked.usage)
-    time_ns = _time_ns(report, row, asked.usage, now_ns)
-    wanted = Wanted(row["boundary"], tags_of(row, asked.usage))
-    by_hour = _by_hour(store, wanted, time_ns)
-    tally, kept = _gone_through(store, policy, wanted, time_ns, asked.windows)
+    narrowed = _narrowed(report, row, asked.usage, now_ns)
+    undivided = whole_of(narrowed)
+    by_hour, whole_by_hour = sums_by_hour(store, narrowed, rules), sums_by_hour(store, undivided, rules)
+    tally, kept = _gone_through(store, rules.policy, undivided, row["boundary"], asked.windows)
+    told = Told(asked.figure, row, summed(by_hour.values()), tally, audit(tally.by_hour, whole_by_hour, asked.figure))
+    divided = division(store, narrowed, by_hour, whole_by_hour) if undivided is not narrowed else None
     return {
-        **_head(asked, time_ns, row, wanted),
-        **_made_of(asked, row, summed(by_hour.values()), tally),
+        **_head(told, narrowed),
+        **_made_of(told, divided),
         **_windows(tally, kept),
-        **_checked(asked, row, by_hour, tally),
-        "policy": msgspec.to_builtins(policy),
+        **_checked(told, divided),
+        "policy": msgspec.to_builtins(rules.policy),
         "versions": tally.versions.listed(),
         "listed": tally.stories(),
     }
 
 
-def _time_ns(report: Mapping[str, Any], row: Row, asked: UsageQuestion, now_ns: int) -> tuple[int, int]:
-    """The time of the row: that of the report, or its step of it."""
+def _narrowed(report: Answer, row: Row, asked: UsageQuestion, now_ns: int) -> UsageQuestion:
+    """The question that has this row alone as its answer, by the hour: of the report's time, or of its step of it."""
     since_ns, until_ns = instant(report["since"], now_ns), instant(report["until"], now_ns)
-    if "start" not in row:
-        return since_ns, until_ns
-    start_ns = instant(row["start"], now_ns)
-    return max(since_ns, start_ns), min(until_ns, start_ns + STEP_NS[asked.step])
+    if "start" in row:
+        start_ns = instant(row["start"], now_ns)
+        since_ns, until_ns = max(since_ns, start_ns), min(until_ns, start_ns + STEP_NS[asked.step])
+    return UsageQuestion(since_ns=since_ns, until_ns=until_ns, step="hour", where=tags_of(row, asked))
 
 
-def _by_hour(store: Store, wanted: Wanted, time_ns: tuple[int, int]) -> dict[int, Sums]:
-    """The sums of the report by start of the hour."""
-    asked = Question(kind="usage", since_ns=time_ns[0], until_ns=time_ns[1], step="hour", where=wanted.where)
-    return {total.start_ns or 0: total.fields for total in store.ask(asked)}
-
-
-def _gone_through(
-    store: Store, policy: Policy, wanted: Wanted, time_ns: tuple[int, int], listed: int
-) -> tuple[Tally, str]:
+def _gone_through(store: Store, policy: Policy, asked: UsageQuestion, boundary: str, listed: int) -> tuple[Tally, str]:
     """The windows added up, and why there is none; empty where the store keeps windows."""
-    tally = Tally(wanted, policy, lru_cache(MAX_LAYOUTS)(layout_of), listed)
-    asked = Question(
-        kind="usage", since_ns=time_ns[0], until_ns=time_ns[1], by=("server",), where=wanted.where, fields=("window_s",)
+    time_ns = asked.since_ns, asked.until_ns
+    tally = Tally(Wanted(boundary, asked.where), policy, lru_cache(MAX_LAYOUTS)(layout_of), listed)
+    of_servers = Question(
+        kind="usage", since_ns=time_ns[0], until_ns=time_ns[1], by=("server",), where=asked.where, fields=("window_s",)
     )
-    servers = sorted({total.tags["server"] for total in store.ask(asked)})
+    servers = sorted({total.tags["server"] for total in store.ask(of_servers)})
     try:
         # A store that keeps no windows says so at once; one that fails later fails as a whole.
         windows = chain.from_iterable([store.windows(server, *time_ns) for server in servers])
@@ -105,35 +116,34 @@ def _check_number(number: int, servers: Sequence[str]) -> None:
         )
 
 
-def _head(asked: Asked, time_ns: tuple[int, int], row: Row, wanted: Wanted) -> Answer:
-    figure = asked.figure
+def _head(told: Told, narrowed: UsageQuestion) -> Answer:
+    figure, row = told.figure, told.row
     return {
         "figure": figure.name,
         "unit": figure.unit,
         "value": row.get(figure.name),
-        "reason": row["reasons"].get(figure.name, ""),
-        "since": rfc3339(time_ns[0]),
-        "until": rfc3339(time_ns[1]),
-        "tags": {name: values[0] for name, values in wanted.where.items() if len(values) == 1},
-        "where": wanted.where,
+        "reason": told.reason,
+        "since": rfc3339(narrowed.since_ns),
+        "until": rfc3339(narrowed.until_ns),
+        "where": narrowed.where,
         "status": row["status"],
         "coverage": row["coverage"],
         "row": row,
     }
 
 
-def _made_of(asked: Asked, row: Row, sums: Sums, tally: Tally) -> Answer:
-    figure = asked.figure
-    reason = row["reasons"].get(figure.name, "")
-    metered_uj = sum(tally.buckets_uj.values())
+def _made_of(told: Told, divided: Division | None) -> Answer:
+    figure, sums, tally = told.figure, told.sums, told.tally
+    basis = f"{'a part of ' if divided else ''}{caveats.basis(tally)}"
     return {
-        "equation": equation(figure, sums, row.get(figure.name), reason, caveats.basis(tally)),
+        "equation": equation(figure, sums, told.row.get(figure.name), told.reason, basis),
+        "division": divided,
         "joules": {
             "bucket": nonzero(sums, (("active", "active_j"), ("idle", "idle_j"))),
             **{name: nonzero(sums, fields) for name, fields in _BY.items()},
         },
         "boundary": {
-            "metered_j": uj_to_j(metered_uj),
+            "metered_j": uj_to_j(sum(tally.buckets_uj.values())),
             "figure_j": uj_to_j(tally.energy_uj),
             **{f"{bucket}_j": uj_to_j(tally.buckets_uj[bucket]) for bucket in BUCKETS},
         },
@@ -180,20 +190,19 @@ def _meter(one: MeterSums) -> Answer:
     }
 
 
-def _checked(asked: Asked, row: Row, by_hour: Mapping[int, Sums], tally: Tally) -> Answer:
-    sums, found = summed(by_hour.values()), audit(tally.by_hour, by_hour, asked.figure)
-    all_there = not found.sums_only and not found.windows_only
+def _checked(told: Told, divided: Division | None) -> Answer:
+    found = told.audit
+    # The windows tell the terms apart of the whole that they make, and of no part of it.
+    is_whole = divided is None and not found.sums_only and not found.windows_only
     return {
         "uncertainty": {
-            "relative": whole(sums),
-            "terms": doubts(sums, tally.spread if all_there else None),
+            "relative": whole(told.sums),
+            "terms": doubts(told.sums, told.tally.spread if is_whole else None),
         },
-        "doubtful": list(_doubtful(row, sums, tally, found)),
+        "doubtful": [
+            *caveats.of_audit(found),
+            *caveats.of_sums(told.sums, told.row),
+            *caveats.of_windows(told.tally),
+        ],
         "check": found,
     }
-
-
-def _doubtful(row: Row, sums: Sums, tally: Tally, found: Audit) -> Iterator[str]:
-    yield from caveats.of_audit(found)
-    yield from caveats.of_sums(sums, row)
-    yield from caveats.of_windows(tally)

@@ -107,8 +107,7 @@ def stage_of(window: Window, wanted: Wanted, policy: Policy, layout: LayoutOf) -
         Part(number, place)
         for number, tags in enumerate(laid_out.tags)
         for place, work in enumerate(scene.works[number])
-        if not scene.engines[number].engine.front
-        and _answers(shared | tags | _model_tags(wanted, work.model, work.revision), wanted.where)
+        if _answers(shared | tags | _model_tags(wanted, work.model, work.revision), wanted.where)
     )
     return Stage(window=window, scene=scene, layout=laid_out, shared=shared, parts=parts) if parts else None
 

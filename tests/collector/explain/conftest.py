@@ -5,7 +5,9 @@ was busy for 30 s, engine b 60 % and for 15 s. So a gets 0.4 x 5,400 + 2/3 x 27,
 gets 3,240 + 9,200 = 12,440 J.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,11 +17,18 @@ from joulefleet.describe import Engine, Meter, Reservation
 from joulefleet.reading import Counts, WorkKey
 from joulefleet.units import NS_PER_S, j_to_uj, s_to_ns
 from joulefleet.window import EngineWindow, MeterWindow, Window, Work
+from joulefleet_collector.account.account import account
 from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.totals import Rules
+from joulefleet_collector.explain.asked import parse_explain
+from joulefleet_collector.explain.explanation import explain
 from joulefleet_collector.explain.seen import Seen, Wanted, seen_at, stage_of
+from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.store import Accounted
 
 START_NS = 1_800_000_000 * NS_PER_S
+NOW_NS = START_NS + 100_000 * NS_PER_S
 STEP_NS = 60 * NS_PER_S
 BOARD_UJ, A_UJ, B_UJ = j_to_uj(33_000), j_to_uj(20_560), j_to_uj(12_440)
 BOARD = Meter(
@@ -69,6 +78,30 @@ WANTED = Wanted("accelerator", {"boundary": ("accelerator",), "model": ("model-a
 def look(window: Window, wanted: Wanted = WANTED) -> Seen | None:
     stage = stage_of(window, wanted, Policy(), layout_of)
     return None if stage is None else seen_at(stage, wanted)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def put(store: EmbeddedStore) -> Callable[..., int]:
+    """Keeps windows, accounted under the policy that everybody has."""
+    return lambda *windows: store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+
+
+@pytest.fixture
+def told(store: EmbeddedStore) -> Callable[..., dict[str, Any]]:
+    """An explanation as it comes over the wire; of all time, by options of the question and under a policy."""
+
+    def of(policy: Policy = Policy(), **query: str) -> dict[str, Any]:  # noqa: B008 nobody changes it
+        asked = parse_explain([*({"since": "all"} | query).items()], NOW_NS)
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(explain(store, Rules(policy), asked, NOW_NS)))
+        return plain
+
+    return of
 
 
 @pytest.fixture

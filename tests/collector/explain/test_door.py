@@ -10,7 +10,7 @@ import aiohttp
 import aiohttp.web
 import pytest
 
-from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.app import make_app
 from joulefleet_collector.asking import Asking
 from joulefleet_collector.auth import OPEN
@@ -37,7 +37,7 @@ async def serving(app: aiohttp.web.Application) -> AsyncIterator[aiohttp.ClientS
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
     app = aiohttp.web.Application()
-    explaining = Explaining(NO_STORE, Policy(), lambda _: {}, lambda: 0, OPEN, Asking())
+    explaining = Explaining(NO_STORE, Rules(), lambda: 0, OPEN, Asking())
     app.router.add_get("/v1/explain", explaining.explain)
     async for one in serving(app):
         yield one

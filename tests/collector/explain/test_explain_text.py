@@ -1,39 +1,25 @@
 """The text that a person reads first: the equation, the joules, what is doubtful; windows where they are asked for."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from joulefleet.window import Window
-from joulefleet_collector.account.account import account
-from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.answer.pipeline import answer_usage
-from joulefleet_collector.explain.asked import parse_explain
 from joulefleet_collector.explain.explain_text import explained
-from joulefleet_collector.explain.explanation import explain
-from joulefleet_collector.store.embedded import EmbeddedStore
-from joulefleet_collector.store.store import Accounted
 
 Shared = Callable[..., Window]
 
 
 @pytest.fixture
-def text(tmp_path: Path) -> Iterator[Callable[..., str]]:
+def text(put: Callable[..., int], told: Callable[..., dict[str, Any]]) -> Callable[..., str]:
     """What is told of these windows, of model a."""
-    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
 
-        def told(*windows: Window, width: int | None = None, full: bool = False) -> str:
-            store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
-            asked = parse_explain([("since", "all"), ("model", "model-a")], 1_800_100_000_000_000_000)
-            answer: dict[str, Any] = explain(store, Policy(), partial(answer_usage, store), asked, 0)
-            return explained(msgspec.json.decode(msgspec.json.encode(answer)), width, full)
+    def of(*windows: Window, width: int | None = None, full: bool = False) -> str:
+        put(*windows)
+        return explained(told(model="model-a"), width, full)
 
-        yield told
+    return of
 
 
 def test_the_short_form_has_the_equation_first_and_no_window(text: Callable[..., str], shared: Shared) -> None:

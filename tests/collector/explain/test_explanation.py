@@ -1,61 +1,34 @@
 """The whole explanation, over a real store with windows that were accounted by hand."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from joulefleet.window import Window
-from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.answer.pipeline import answer_usage
 from joulefleet_collector.api import BadQuestion
 from joulefleet_collector.explain import explanation
-from joulefleet_collector.explain.asked import parse_explain
-from joulefleet_collector.explain.explanation import explain
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.retention import Keep
-from joulefleet_collector.store.store import DAY_NS, Accounted, Store, StoreUnavailable
+from joulefleet_collector.store.store import DAY_NS, StoreUnavailable
 
 Shared = Callable[..., Window]
-POLICY = Policy()
+Put = Callable[..., int]
+Tell = Callable[..., dict[str, Any]]
+A = {"model": "model-a"}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
-    with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
-        yield opened
-
-
-def put(store: EmbeddedStore, *windows: Window) -> None:
-    store.write([Accounted(one, one.encode(), account(one, POLICY)) for one in windows], 1)
-
-
-def told(store: Store, *query: tuple[str, str], policy: Policy = POLICY) -> dict[str, Any]:
-    now_ns = 1_800_100_000_000_000_000
-    asked = parse_explain([("since", "all"), *query], now_ns)
-    answer = explain(store, policy, partial(answer_usage, store), asked, now_ns)
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(answer))
-    return plain
-
-
-MODEL_A = ("model", "model-a")
-
-
-def test_two_engines_on_one_board_as_worked_out_by_hand(store: EmbeddedStore, shared: Shared) -> None:
-    put(store, *(shared(minute) for minute in range(3)))
-    found = told(store, MODEL_A)
+def test_two_engines_on_one_board_as_worked_out_by_hand(put: Put, told: Tell, shared: Shared) -> None:
+    put(*(shared(minute) for minute in range(3)))
+    found = told(**A)
     assert found["equation"] == ("61,680.0 J (3 windows of 60 s, 1 server) / 27,000 output tokens = 2.284 J/token")
     assert found["value"] == pytest.approx(20_560 / 9_000)
-    assert found["tags"] == {
-        "model": "model-a",
-        "hardware": "H100",
-        "boundary": "accelerator",
-        "simulated": "false",
+    assert found["where"] == {
+        "model": ["model-a"],
+        "hardware": ["H100"],
+        "boundary": ["accelerator"],
+        "simulated": ["false"],
     }
     assert found["joules"] == {
         "bucket": {"active": 55_200.0, "idle": 6_480.0},
@@ -80,9 +53,9 @@ def test_two_engines_on_one_board_as_worked_out_by_hand(store: EmbeddedStore, sh
     assert len(found["listed"]) == 3
 
 
-def test_the_windows_make_the_sums_of_the_report(store: EmbeddedStore, shared: Shared) -> None:
-    put(store, *(shared(minute) for minute in range(70)))
-    found = told(store, MODEL_A)
+def test_the_windows_make_the_sums_of_the_report(put: Put, told: Tell, shared: Shared) -> None:
+    put(*(shared(minute) for minute in range(70)))
+    found = told(**A)
     assert found["check"]["agrees"]
     assert [one["residual"] for one in found["check"]["fields"]] == pytest.approx([0.0] * 6, abs=1e-6)
     terms = {one["term"]: one["relative"] for one in found["uncertainty"]["terms"]}
@@ -90,10 +63,10 @@ def test_the_windows_make_the_sums_of_the_report(store: EmbeddedStore, shared: S
     assert sum(value**2 for value in terms.values()) == pytest.approx(found["uncertainty"]["relative"] ** 2)
 
 
-def test_a_refused_figure_is_explained_with_its_reason(store: EmbeddedStore, shared: Shared) -> None:
+def test_a_refused_figure_is_explained_with_its_reason(put: Put, told: Tell, shared: Shared) -> None:
     hung = {"covered_ns": 0, "gaps_ns": {"hung": 60 * 10**9}}
-    put(store, *(shared(minute, board=hung if minute else {}) for minute in range(3)))
-    found = told(store, MODEL_A)
+    put(*(shared(minute, board=hung if minute else {}) for minute in range(3)))
+    found = told(**A)
     assert (found["value"], found["status"]) == (None, "refused")
     assert "no figure: coverage too low: 33.3%" in found["equation"]
     assert found["windows"]["unpaired"] == 2
@@ -102,12 +75,12 @@ def test_a_refused_figure_is_explained_with_its_reason(store: EmbeddedStore, sha
     assert any("2 of 3 windows do not pair" in one for one in found["doubtful"])
 
 
-def test_what_is_no_longer_kept_rests_on_sums(store: EmbeddedStore, shared: Shared) -> None:
-    put(store, *(shared(minute) for minute in (0, 1, 60)))
-    whole = told(store, MODEL_A)
+def test_what_is_no_longer_kept_rests_on_sums(store: EmbeddedStore, put: Put, told: Tell, shared: Shared) -> None:
+    put(*(shared(minute) for minute in (0, 1, 60)))
+    whole = told(**A)
     keep = Keep(windows_ns=1_800 * 10**9, minutes_ns=90 * DAY_NS)
     store.prune(keep, shared(61).start_ns)
-    found = told(store, MODEL_A)
+    found = told(**A)
     assert (found["value"], found["sums"]) == (whole["value"], whole["sums"])
     assert found["windows"]["counted"] == 1
     assert [one["since"] for one in found["check"]["sums_only"]] == ["2027-01-15T08:00:00Z"]
@@ -115,51 +88,53 @@ def test_what_is_no_longer_kept_rests_on_sums(store: EmbeddedStore, shared: Shar
     assert {one["term"] for one in found["uncertainty"]["terms"]} >= {"independent"}
 
 
-def test_a_store_without_windows_says_so(store: EmbeddedStore, shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(store, shared())
+def test_a_store_without_windows_says_so(
+    store: EmbeddedStore, put: Put, told: Tell, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(shared())
 
     def none(*_: object) -> None:
         raise StoreUnavailable("http://influx", "only rows are kept here", "use another")
 
     monkeypatch.setattr(store, "windows", none)
-    found = told(store, MODEL_A)
+    found = told(**A)
     assert found["windows"]["none_kept"] == "http://influx keeps no windows, only their sums"
     assert found["equation"].startswith("20,560.0 J (from sums, no window of it is kept) / 9,000 output tokens")
     assert found["listed"] == [] and found["check"]["sums_only"]
 
 
-def test_sums_of_another_policy_are_found_out(store: EmbeddedStore, shared: Shared) -> None:
+def test_sums_of_another_policy_are_found_out(put: Put, told: Tell, shared: Shared) -> None:
     barely = {"covered_ns": 50 * 10**9}
-    put(store, *(shared(minute, board=barely) for minute in range(2)))
-    found = told(store, MODEL_A, policy=Policy(version=2, pair_threshold=0.8))
+    put(*(shared(minute, board=barely) for minute in range(2)))
+    found = told(Policy(version=2, pair_threshold=0.8), **A)
     assert not found["check"]["agrees"]
     assert any("joulefleet store recount" in one for one in found["doubtful"])
 
 
-def test_one_row_is_explained_and_its_step_if_it_has_one(store: EmbeddedStore, shared: Shared) -> None:
-    put(store, *(shared(minute) for minute in (59, 60, 61)))
+def test_one_row_is_explained_and_its_step_if_it_has_one(put: Put, told: Tell, shared: Shared) -> None:
+    put(*(shared(minute) for minute in (59, 60, 61)))
     with pytest.raises(BadQuestion, match=r"2 rows match, .*: model=model-a, model=model-b;"):
-        told(store)
-    assert told(store, ("by", ""))["boundary"]["figure_j"] == 99_000.0
+        told()
+    assert told(by="")["boundary"]["figure_j"] == 99_000.0
     with pytest.raises(BadQuestion, match=r"start=2027-01-15T08:00:00Z, start=2027-01-15T09:00:00Z"):
-        told(store, MODEL_A, ("step", "hour"))
-    found = told(store, MODEL_A, ("step", "hour"), ("until", "2027-01-15T09:00:00Z"))
+        told(**A, step="hour")
+    found = told(**A, step="hour", until="2027-01-15T09:00:00Z")
     assert (found["windows"]["counted"], found["since"]) == (1, "2027-01-15T08:00:00Z")
     assert found["check"]["agrees"]
 
 
 def test_too_many_windows_are_not_gone_through(
-    store: EmbeddedStore, shared: Shared, monkeypatch: pytest.MonkeyPatch
+    put: Put, told: Tell, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(store, *(shared(minute) for minute in range(3)))
+    put(*(shared(minute) for minute in range(3)))
     monkeypatch.setattr(explanation, "MAX_WINDOWS", 2)
     with pytest.raises(BadQuestion, match="more than 2 windows of 1 servers lie in this time: narrow it by since"):
-        told(store, MODEL_A)
+        told(**A)
 
 
-def test_what_is_no_tag_or_no_figure_is_refused(store: EmbeddedStore, shared: Shared) -> None:
-    put(store, shared())
+def test_what_is_no_tag_or_no_figure_is_refused(put: Put, told: Tell, shared: Shared) -> None:
+    put(shared())
     with pytest.raises(BadQuestion, match="'colour' is no tag"):
-        told(store, ("colour", "red"))
+        told(colour="red")
     with pytest.raises(BadQuestion, match="no engine of this question"):
-        told(store, ("model", "other"))
+        told(model="other")

@@ -1,0 +1,78 @@
+"""A figure of a tenant or a phase is explained as the part of the whole that it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from joulefleet.reading import Counts, WorkKey
+from joulefleet.window import EngineWindow, Window, Work
+from joulefleet_collector.api import parse_usage
+from joulefleet_collector.explain.division import whole_of
+from joulefleet_collector.explain.explain_text import explained
+
+Shared = Callable[..., Window]
+Put = Callable[..., int]
+Tell = Callable[..., dict[str, Any]]
+
+
+def work(tenant: str, output: int, prompt: int = 0) -> Work:
+    counts = Counts(requests_ok=output, prompt_tokens=prompt, cached_tokens=0, output_tokens=output)
+    return Work(key=WorkKey("m", "", tenant), counts=counts)
+
+
+@pytest.fixture
+def alone(shared: Shared, an_engine: Callable[..., EngineWindow]) -> Callable[..., Window]:
+    """A window of one engine that has the board to itself and does this work; and of what stands before it."""
+
+    def made(*works: Work, minute: int = 0, front: tuple[Work, ...] = ()) -> Window:
+        one = an_engine("a", 1.0, 30, 0, work=works)
+        gateway = an_engine("front", 0.0, 0, 0, work=front)
+        gateway.engine = msgspec.structs.replace(gateway.engine, software="litellm", front=True, devices=())
+        return shared(minute, engines=(one, gateway) if front else (one,))
+
+    return made
+
+
+def test_a_tenant_has_its_part_of_each_hour(put: Put, told: Tell, alone: Callable[..., Window]) -> None:
+    put(alone(work("x", 30), work("y", 10)), alone(work("x", 10), work("y", 10), minute=60))
+    found = told(model="m", tenant="x")
+    divided = found["division"]
+    assert [round(hour["share"], 9) for hour in divided["hours"]] == [0.75, 0.5]
+    assert (divided["figure_j"], divided["whole_j"]) == (24_750 + 16_500, 66_000)
+    assert (divided["told_by"], divided["of"]) == ("engines", {"tenant": ["x"]})
+    assert [(one["tenant"], one["counts"]["output_tokens"]) for one in divided["tenants"]] == [("x", 40), ("y", 20)]
+    assert found["equation"].startswith(
+        "41,250.0 J (a part of 2 windows of 60 s, 1 server) / 40 output tokens = 1,031 J/token"
+    )
+    assert found["check"]["agrees"] and found["check"]["fields"][0]["windows"] == 120.0
+    assert found["boundary"]["figure_j"] == 66_000.0
+
+
+def test_where_a_gateway_tells_the_tenants_its_ratios_are_used(
+    put: Put, told: Tell, alone: Callable[..., Window]
+) -> None:
+    put(alone(work("", 100), front=(work("x", 20), work("y", 60))))
+    divided = told(model="m", tenant="y")["division"]
+    assert (divided["told_by"], divided["hours"][0]["share"]) == ("gateway", 0.75)
+    assert "by a gateway's counts, as ratios of the engines' own" in divided["by"]
+
+
+def test_a_phase_is_told_with_what_it_rests_on(put: Put, told: Tell, alone: Callable[..., Window]) -> None:
+    put(alone(work("", 10, prompt=100)))
+    found = told(figure="joules_per_prompt_token", model="m", phase="prefill")
+    # 100 prompt tokens at weight 1, 10 output tokens at weight 10: half of the energy each.
+    assert found["division"]["hours"][0]["share"] == 0.5
+    assert found["equation"].endswith("/ 100 computed prompt tokens = 165 J/token")
+    assert found["division"]["tenants"] == [] and "phases: " in found["division"]["by"]
+    said = explained(found, None, False)
+    assert "What it is a part of\n50.0% of 9.167 Wh, divided hour by hour; phases: " in said
+    assert "= 9.167 Wh what it is a part of" in said
+
+
+def test_what_is_not_divided_is_its_own_whole(put: Put, told: Tell, shared: Shared) -> None:
+    asked = parse_usage([("model", "m")], 0)
+    assert whole_of(asked) is asked
+    put(shared())
+    assert told(model="model-a")["division"] is None
