@@ -5,73 +5,35 @@ busy seconds, without requests, and what may stand on a page and must not be cou
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fixtures.collectors import Collector
 from fixtures.engine_pages import LLAMA_CPP_PAGE, SGLANG_PAGE, TGI_PAGE, TRITON_PAGE, VLLM_MODEL, VLLM_PAGE
-from fixtures.scrapes import page
+from fixtures.two_scrapes import MINUTE_NS, a_minute, showing
 from fixtures.virtual_agent import AgentOf, Clock
-from fixtures.web_service import WebService
-from joulefleet.describe import Engine, Meter
-from joulefleet.reading import MeterReading, Reading
-from joulefleet.units import NS_PER_S, j_to_uj
 from joulefleet.window import EngineWindow
-from joulefleet_plugins.work import openmetrics
-
-STEP_S = 60
 
 Counted = Callable[..., EngineWindow]
-"""Reads two scrapes a minute apart beside boards that used so many joules meanwhile; gives what the window tells."""
-
-
-class Boards:
-    """Boards whose counters rose by so much from the first reading to the second."""
-
-    period_ns = deadline_ns = NS_PER_S
-
-    def __init__(self, used_j: dict[str, float], clock: Clock) -> None:
-        self._used_j, self._clock, self._began_ns = used_j, clock, clock()
-        self.declares: tuple[Meter | Engine, ...] = tuple(
-            Meter(id=name, kind="accelerator", grade="counter", sensor_class="onboard") for name in used_j
-        )
-
-    def read(self) -> list[Reading]:
-        is_later = self._clock() > self._began_ns
-        return [MeterReading(meter=name, counter_uj=j_to_uj(j) if is_later else 0) for name, j in self._used_j.items()]
+"""Scrapes a page twice, a minute apart, beside boards that used so many joules; gives what the window tells of it."""
 
 
 @pytest.fixture
-def service() -> Iterator[WebService]:
-    running = WebService()
-    running.headers = {"Content-Type": "text/plain; version=0.0.4"}
-    yield running
-    running.end()
-
-
-@pytest.fixture
-def counted(service: WebService, agent_of: AgentOf, hosted: Collector, clock: Clock) -> Counted:
-    def scrape_twice(
-        text: str, used_j: dict[str, float], sent: Callable[[str], bytes] | None = None, **config: Any
+def counted(agent_of: AgentOf, hosted: Collector, clock: Clock) -> Counted:
+    def count(
+        text: str, used_j: dict[str, float], asked: dict[str, bytes] | None = None, **config: Any
     ) -> EngineWindow:
-        agent = agent_of("s", STEP_S)
-        service.content = (sent or str.encode)(page(text, 0))
-        table = {"url": f"http://127.0.0.1:{service.port}", "devices": list(used_j), **config}
-        agent.open(boards=Boards(used_j, clock), engine=openmetrics.open(table))
-        for column in (0, 1):
-            service.content = (sent or str.encode)(page(text, column))
-            agent.read("boards")
-            agent.read("engine")
-            clock.now_ns += STEP_S * NS_PER_S * (1 - column)
-        agent.finish()
+        with showing(text, devices=list(used_j), **config) as served:
+            served.service.pages = asked or {}
+            a_minute(agent_of("s"), clock, used_j, served)
         (window,) = hosted.windows()
         (engine,) = window.engines
-        assert engine.covered_ns == STEP_S * NS_PER_S
+        assert engine.covered_ns == MINUTE_NS
         return engine
 
-    return scrape_twice
+    return count
 
 
 def told(engine: EngineWindow, model: str) -> dict[str, int]:
@@ -131,12 +93,9 @@ def test_sglang_without_real_time_counts_tells_output_when_requests_end(counted:
     assert row(hosted)["joules_per_output_token"] == 0.51
 
 
-def test_tgi_counts_a_chat_once_and_its_model_is_asked_for(
-    counted: Counted, hosted: Collector, service: WebService
-) -> None:
+def test_tgi_counts_a_chat_once_and_its_model_is_asked_for(counted: Counted, hosted: Collector) -> None:
     info = {"model_id": "org/model", "model_sha": "8f3a", "version": "3.3.4"}
-    service.pages["/info"] = json.dumps(info).encode()
-    engine = counted(TGI_PAGE, {"gpu-0": 4_000.0})
+    engine = counted(TGI_PAGE, {"gpu-0": 4_000.0}, {"/info": json.dumps(info).encode()})
     assert told(engine, "org/model") == {
         "requests_ok": 20,
         "requests_failed": 1,
@@ -166,13 +125,17 @@ def test_triton_tells_busy_seconds_of_batches_without_the_ensemble(counted: Coun
     assert {one["model"] for one in hosted.ask(boundary="accelerator", by="model")["rows"]} == {"resnet50", "bert"}
 
 
-@pytest.mark.parametrize("escaped", [False, True])
+def in_json(text: str) -> bytes:
+    """As some builds wrote the whole page: one string of JSON."""
+    return json.dumps(text).encode()
+
+
+@pytest.mark.parametrize("sent", [str.encode, in_json])
 def test_llama_cpp_tells_its_phases_by_busy_seconds_and_no_requests(
-    counted: Counted, hosted: Collector, service: WebService, escaped: bool
+    counted: Counted, hosted: Collector, sent: Callable[[str], bytes]
 ) -> None:
-    service.pages["/props"] = b'{"model_path": "/models/q8.gguf", "build_info": "b7010"}'
-    # Some builds wrote the whole page as one string of JSON.
-    engine = counted(LLAMA_CPP_PAGE, {"gpu-0": 39_087.0}, (lambda text: json.dumps(text).encode()) if escaped else None)
+    props = {"/props": b'{"model_path": "/models/q8.gguf", "build_info": "b7010"}'}
+    engine = counted(LLAMA_CPP_PAGE, {"gpu-0": 39_087.0}, props, sent=sent)
     assert told(engine, "/models/q8.gguf") == {
         "prompt_tokens": 200,
         "output_tokens": 300,
