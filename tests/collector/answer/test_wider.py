@@ -1,0 +1,135 @@
+"""Fleet and facility from a real store: the worked server of the definition, a spare one, and what is declared."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from collector.account.conftest import engine, meter, window, work
+from joulefleet.grid import HOUR_NS
+from joulefleet.window import Window
+from joulefleet_collector.account.account import account
+from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.hours import added_up
+from joulefleet_collector.answer.inventory import Stay
+from joulefleet_collector.answer.overhead import Overhead, energy_j
+from joulefleet_collector.answer.rates import Sites, SiteSeries
+from joulefleet_collector.answer.series import Constant
+from joulefleet_collector.answer.wider import WIDER_TAGS, Wider, is_wider, of_facility, stored, widened
+from joulefleet_collector.api import UsageQuestion
+from joulefleet_collector.sites import Places
+from joulefleet_collector.store.embedded import EmbeddedStore
+from joulefleet_collector.store.store import Accounted, Question, Total
+from joulefleet_collector.usage import usage_figures
+
+BEGIN_NS = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS
+CHAT = {"pool": "chat", "site": "fra", "start_ns": BEGIN_NS}
+FRA = Sites({"fra": SiteSeries(pue=Constant(1.2), price_per_kwh=Constant(0.36), currency="EUR")})
+
+
+def t6(**changed: object) -> Window:
+    """Four boards, of which s1 holds two, s2 one and nobody one; the server's input."""
+    boards = [24_000, 24_600, 12_000, 4_200]
+    gpus = [meter(f"gpu{place}", energy_j, idle_w=70) for place, energy_j in enumerate(boards)]
+    whole = meter("psu", 96_000, kind="server", sensor_class="platform", idle_w=(18_000 + 4 * 4_200) / 60)
+    engines = [
+        engine("s1", ["gpu0", "gpu1"], [work("m1", requests_ok=100, output_tokens=30_000)]),
+        engine("s2", ["gpu2"], [work("m2", requests_ok=7, output_tokens=3_000)]),
+    ]
+    return window([*gpus, whole], engines, **(CHAT | {"server": "n1"} | changed))
+
+
+def spare(**changed: object) -> Window:
+    """A server without engines: of its 6,600 J nothing is known to be idle power."""
+    return window([meter("psu", 6_600, kind="server", sensor_class="platform")], **(CHAT | {"server": "n2"} | changed))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def wide(store: EmbeddedStore) -> Callable[..., Wider]:
+    """Writes windows and asks about them, by model; `where` filters."""
+
+    def ask(*windows: Window, places: Places | None = None, until_ns: int = 0, **where: str) -> Wider:
+        store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+        asked = UsageQuestion(
+            since_ns=BEGIN_NS,
+            until_ns=BEGIN_NS + 2 * HOUR_NS,
+            by=("model",),
+            where={tag: (value,) for tag, value in where.items()},
+        )
+        by = ("boundary", "model", *WIDER_TAGS)
+        time = {"since_ns": asked.since_ns, "until_ns": asked.until_ns}
+        hours = store.ask(Question(kind="usage", step="hour", by=by, where=asked.where, **time))
+        newest_ns = until_ns or max(one.end_ns for one in windows)
+        return widened(store, asked, hours, places or Places(sites=FRA), newest_ns)
+
+    return ask
+
+
+def by_model(totals: list[Total]) -> dict[str, Total]:
+    return {total.tags["model"]: total for total in added_up(totals, ("boundary", "model"), "none")}
+
+
+def test_t6_from_window_to_facility(wide: Callable[..., Wider]) -> None:
+    fleet = wide(t6())
+    rows = by_model(fleet.hours)
+    assert {model: energy_j(total.fields) for model, total in rows.items()} == {"m1": 74_455.0, "m2": 21_545.0}
+    assert usage_figures(rows["m1"])["joules_per_output_token"] == pytest.approx(2.48183, abs=5e-6)
+    m1 = by_model(of_facility(fleet.hours, Places(sites=FRA)))["m1"]
+    assert usage_figures(m1)["joules_per_output_token"] == pytest.approx(2.9782, abs=5e-5)
+    assert m1.fields["cost.EUR"] == pytest.approx(74_455 * 1.2 / 3_600_000 * 0.36)
+    assert not fleet.warnings
+
+
+def test_a_spare_server_is_paid_by_those_who_work_in_its_pool(wide: Callable[..., Wider]) -> None:
+    fleet = wide(t6(), spare(), spare(server="n3", pool="rag"), spare(server="n4", site="ams"))
+    assert {model: energy_j(total.fields) for model, total in by_model(fleet.hours).items()} == {
+        "m1": 74_455.0 + 4_400.0,
+        "m2": 21_545.0 + 2_200.0,
+    }
+    told = {(row["pool"], row["site"]): (row["shared_j"], row["unshared_j"]) for row in fleet.about["pools"]}
+    assert told == {("chat", "fra"): (15_300.0, 0.0), ("chat", "ams"): (0.0, 6_600.0), ("rag", "fra"): (0.0, 6_600.0)}
+    assert [one["code"] for one in fleet.warnings] == ["pool_without_engines"] * 2
+
+
+def test_a_filter_changes_no_figure_of_what_it_leaves(wide: Callable[..., Wider]) -> None:
+    overhead = Overhead(what="storage", watts=10.0, site="fra")
+    places = Places(sites=FRA, overheads=(overhead,))
+    windows = [t6(), spare(), t6(server="n9", pool="rag")]
+    everything = {(total.tags["pool"], total.tags["model"]): total for total in wide(*windows, places=places).hours}
+    one = wide(*windows, places=places, model="m1", pool="chat")
+    assert [total.fields for total in one.hours] == [everything["chat", "m1"].fields]
+    assert [row["pool"] for row in one.about["pools"]] == ["chat"]
+    assert "network, storage" in str(one.about["leaves_out"])
+
+
+def test_a_silent_server_of_the_inventory_lowers_the_coverage(wide: Callable[..., Wider]) -> None:
+    stays = tuple(Stay(f"n{number}", "chat", 0, 2**63 - 1) for number in range(1, 11))
+    windows = [t6(server=f"n{number}") for number in range(1, 9)]
+    fleet = wide(*windows, spare(server="n9"), places=Places(sites=FRA, stays=stays), until_ns=BEGIN_NS + HOUR_NS // 60)
+    assert usage_figures(by_model(fleet.hours)["m1"])["coverage"] == pytest.approx(0.9)
+    (pool,) = fleet.about["inventory"]
+    assert (pool["coverage"], pool["silent"]) == (0.9, ["n10"])
+    assert [one["code"] for one in fleet.warnings] == ["silent_servers"]
+
+
+def test_without_an_inventory_that_is_told(wide: Callable[..., Wider]) -> None:
+    fleet = wide(t6())
+    assert fleet.about["inventory"] is None
+    assert "servers without an agent" in fleet.about["leaves_out"]
+
+
+def test_the_wider_boundaries_are_asked_for_by_name_and_made_from_servers() -> None:
+    def asked(*names: str) -> UsageQuestion:
+        return UsageQuestion(since_ns=0, until_ns=1, where={"boundary": names} if names else {})
+
+    assert [is_wider(asked(*names)) for names in ((), ("server",), ("fleet",), ("server", "facility"))] == [
+        *(False, False, True, True)
+    ]
+    assert stored(("fleet", "facility", "compute")) == ("server", "compute")
