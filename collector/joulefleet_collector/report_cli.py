@@ -45,7 +45,14 @@ with_token = click.option(
     help="Tags that stay apart; also tenant, phase.",
 )
 @click.option("--step", type=click.Choice(["none", "minute", "hour", "day"]), default="none", show_default=True)
-@click.option("--boundary", multiple=True, metavar="B", help="accelerator, compute or server. [default: all]")
+@click.option(
+    "--boundary",
+    "boundaries",
+    multiple=True,
+    metavar="B",
+    help="accelerator, compute, server, fleet or facility. [default: the first three]",
+)
+@click.option("--cost", is_flag=True, help="Cost and CO2, at the boundary facility.")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is.")
 def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
     url: str,
@@ -54,11 +61,13 @@ def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
     until: str,
     by: str,
     step: str,
-    boundary: tuple[str, ...],
+    boundaries: tuple[str, ...],
+    cost: bool,
     as_json: bool,
 ) -> None:
     """Joules per request and per token, by model, hardware or any other tag."""
-    options = [("until", until), ("by", by), ("step", step), *(("boundary", name) for name in boundary)]
+    named = dict.fromkeys((*boundaries, *(("facility",) if cost else ())))
+    options = [("until", until), ("by", by), ("step", step), *(("boundary", name) for name in named)]
     body = ask(url, "/v1/usage", [("since", since), *options] if since else options, token_file)
     click.echo(body.decode() if as_json else as_text(decoded(url, body), terminal_width()))
 

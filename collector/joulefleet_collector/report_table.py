@@ -14,7 +14,13 @@ BEGINNING = "1970-01-01T00:00:00Z"
 GAP = "  "
 SHORTEST = len("SIMULATED")
 """Width below which a text column is not cut: this word stays whole on every row."""
-_SHOWN = {"joules_per_request": "J/request", "joules_per_output_token": "J/output token"}
+_SHOWN = {
+    "joules_per_request": "J/request",
+    "joules_per_output_token": "J/output token",
+    "cost": "cost",
+    "co2_kg": "CO2",
+    "sci_g_per_request": "SCI",
+}
 """Figures of the table whose reasons stand below it; the others follow from them."""
 
 
@@ -35,7 +41,8 @@ def report(answer: Row, width: int | None) -> str:
         f"All energy until {answer['until']}" if everything else f"Energy from {answer['since']} to {answer['until']}"
     ]
     parts.append(_usage(answer, width) if answer["rows"] else "No engine reported in this time.")
-    parts += filter(None, (_reasons(answer["rows"]), _ledger(answer, width), _warnings(answer["warnings"])))
+    tables = (_costs(answer, width), _reasons(answer["rows"]), _ledger(answer, width), _fleet(answer, width))
+    parts += filter(None, (*tables, _warnings(answer["warnings"])))
     return "\n\n".join(parts)
 
 
@@ -62,6 +69,27 @@ def _ledger(answer: Row, width: int | None) -> str:
     tags = [tag for tag in answer["by"] if tag not in ("boundary", "simulated") and tag in entries[0]]
     keys = [Column(name, _text(name), right=False) for name in tags]
     return "Where the metered energy went\n" + table(entries, [*keys, *_marks(entries), *_LEDGER], width)
+
+
+def _costs(answer: Row, width: int | None) -> str:
+    """The rows that tell what they cost, where any does."""
+    rows = [row for row in answer["rows"] if any(row.get(name) is not None for name in _COST_NAMES)]
+    return "Cost and CO2\n" + table(rows, [*_key_columns(answer), *_marks(rows), *_COSTS], width) if rows else ""
+
+
+def _fleet(answer: Row, width: int | None) -> str:
+    """What the pools of a fleet have beside their engines, who of them was silent, and what no figure contains."""
+    fleet = answer.get("fleet")
+    if not fleet:
+        return ""
+    parts = []
+    if fleet["pools"]:
+        marks = [Column("source", _source, right=False)] if any(pool["simulated"] for pool in fleet["pools"]) else []
+        parts.append("What pools use beside their engines\n" + table(fleet["pools"], [*_PLACE, *marks, *_POOLS], width))
+    if fleet["inventory"]:
+        parts.append("What the inventory expects\n" + table(fleet["inventory"], _INVENTORY, width))
+    parts.append("\n".join(f"not in these figures: {what}" for what in fleet["leaves_out"]))
+    return "\n\n".join(parts)
 
 
 def _marks(rows: Sequence[Row]) -> list[Column]:
@@ -188,6 +216,13 @@ def _uncertainty(row: Row) -> str:
 
 _PROMPTS = Column("J/prompt token", lambda row: number(row["joules_per_prompt_token"]))
 """Of a phase alone: elsewhere prompts share their energy with the answers."""
+
+
+def _money(row: Row, name: str) -> str:
+    value = row.get(name)
+    return "-" if value is None else f"{number(value)} {row['currency']}"
+
+
 _FIGURES = (
     Column("J/request", lambda row: number(row["joules_per_request"])),
     Column("Wh/1k requests", lambda row: number(row["wh_per_1k_requests"]), drop=6),
@@ -213,4 +248,32 @@ _LEDGER = (
     Column("residual µJ", lambda row: number(row["residual_uj"]), drop=4),
     Column("mean W", lambda row: number(row["mean_power_w"]), drop=1),
     Column("coverage", lambda row: percent(row["coverage"])),
+)
+_COSTS = (
+    Column("cost", lambda row: _money(row, "cost")),
+    Column("cost/M output tokens", lambda row: _money(row, "cost_per_million_output_tokens")),
+    Column("kg CO2e", lambda row: number(row.get("co2_kg"))),
+    Column("kg CO2e/M output tokens", lambda row: number(row.get("co2_kg_per_million_output_tokens"))),
+    Column("g CO2e/request", lambda row: number(row.get("co2_g_per_request"))),
+    Column("SCI g/request", lambda row: number(row.get("sci_g_per_request")), drop=1),
+)
+_COST_NAMES = (
+    "cost",
+    "cost_per_million_output_tokens",
+    "co2_kg",
+    "co2_g_per_request",
+    "co2_kg_per_million_output_tokens",
+)
+_PLACE = tuple(Column(name, _text(name), right=False) for name in ("pool", "site"))
+_POOLS = (
+    Column("shared", lambda row: energy(row["shared_j"])),
+    Column("overhead", lambda row: energy(row["overhead_j"])),
+    Column("nobody's", lambda row: energy(row["unshared_j"])),
+    Column("unattributed", lambda row: energy(row["unattributed_j"]), drop=1),
+    Column("unmatched", lambda row: energy(row["unmatched_j"]), drop=2),
+)
+_INVENTORY = (
+    Column("pool", _text("pool"), right=False),
+    Column("coverage", lambda row: percent(row["coverage"], 1)),
+    Column("silent servers", lambda row: count(row["silent_servers"])),
 )

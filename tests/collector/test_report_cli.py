@@ -46,6 +46,14 @@ def run(url: str, *options: str) -> Result:
     return CliRunner().invoke(report, ["--collector", url, *options])
 
 
+def test_cost_is_asked_for_at_the_facility() -> None:
+    with answering(200, json.dumps(EMPTY).encode()) as (url, asked):
+        for options in (["--cost"], ["--cost", "--boundary", "facility"], ["--cost", "--boundary", "server"]):
+            assert run(url, *options).exit_code == 0
+    boundaries = [[value for name, value in parse_qsl(urlsplit(path).query) if name == "boundary"] for path in asked]
+    assert boundaries == [["facility"], ["facility"], ["server", "facility"]]
+
+
 def test_options_travel_as_they_were_said() -> None:
     with answering(200, json.dumps(EMPTY).encode()) as (url, asked):
         options = ["--since", "-1h", "--by", "model,server", "--step", "hour", "--boundary", "server"]

@@ -157,3 +157,42 @@ def test_energies_shares_counts_and_grades() -> None:
     assert grades({"joules_by_grade": {"counter": 3.0}}) == "counter"
     assert grades({"joules_by_grade": {"modelled": 1.0, "counter": 3.0}}) == "counter 75%+modelled 25%"
     assert grades({"joules_by_grade": {}}) == "-"
+
+
+FLEET = {
+    "pools": [
+        {
+            **{"pool": "chat", "site": "", "simulated": False, "shared_j": 7.2e6, "overhead_j": 3.6e6},
+            **{"unshared_j": 0.0, "unattributed_j": 5.0, "unmatched_j": 0.0},
+        }
+    ],
+    "inventory": [{"pool": "chat", "coverage": 0.9, "silent_servers": 3}],
+    "leaves_out": ["servers without an agent", "network"],
+}
+COSTS = {
+    **{"cost": 12.345, "currency": "EUR", "cost_per_million_output_tokens": None, "co2_kg": 4.0},
+    **{"co2_kg_per_million_output_tokens": 0.13, "co2_g_per_request": 0.2, "sci_g_per_request": None},
+}
+
+
+def test_cost_and_co2_have_a_table_of_their_own_where_they_are_told() -> None:
+    told = answer({}, {"boundary": "facility"})
+    told["rows"][1] |= COSTS
+    told["rows"][1]["reasons"] |= {"sci_g_per_request": "nothing is declared"}
+    text = report(told, None)
+    head, *lines = text.split("Cost and CO2\n")[1].split("\n\n")[0].splitlines()
+    assert [*map(str.strip, head.split("  "))][-1] == "SCI g/request"
+    (line,) = lines
+    assert line.split("facility")[1].split() == ["12.35", "EUR", "-", "4", "0.13", "0.2", "-"]
+    assert "row 2: no SCI: nothing is declared" in text
+    assert "Cost and CO2" not in report(answer(), None)
+
+
+def test_a_fleet_tells_of_its_pools_its_inventory_and_what_it_leaves_out() -> None:
+    text = report(answer() | {"fleet": FLEET}, None)
+    pools = text.split("What pools use beside their engines\n")[1].splitlines()
+    assert pools[1].split() == ["chat", "-", "2", "kWh", "1", "kWh", "0", "J", "5", "J", "0", "J"]
+    inventory = text.split("What the inventory expects\n")[1].splitlines()
+    assert inventory[1].split() == ["chat", "90.0%", "3"]
+    assert "not in these figures: servers without an agent\nnot in these figures: network\n" in text
+    assert "inventory" not in report(answer() | {"fleet": FLEET | {"inventory": None}}, None)
