@@ -30,6 +30,7 @@ from joulefleet_collector.auth import OPEN, SHORTEST_SECRET, Gate
 from joulefleet_collector.config import Auth, CollectorConfig, Listen
 from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.metrics import Meters
+from joulefleet_collector.site_files import SiteFiles
 from joulefleet_collector.store.embedded import FILE_NAME, EmbeddedStore
 from joulefleet_collector.store.freshness import TOKEN_BITS
 from joulefleet_collector.store.influx_config import InfluxConfig, from_environment
@@ -155,6 +156,11 @@ async def serve(config: CollectorConfig, announce: Callable[[str], None]) -> Non
             notify(STOPPING)
 
 
+def rules_of(config: CollectorConfig) -> Rules:
+    """What answers rest on under this configuration. Raises ConfigError where one of its files cannot be used."""
+    return Rules(config.policy, SiteFiles(config.sites, config.fleet, config.embodied).now)
+
+
 def ends_on_signal() -> asyncio.Event:
     """Set on SIGTERM or SIGINT."""
     told_to_end = asyncio.Event()
@@ -194,7 +200,7 @@ async def listening(
     ingest = Ingest(
         store, account, now_ns, config.store.keep.windows_ns, store_works_elsewhere=elsewhere, meters=meters
     )
-    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role, Rules(config.policy))
+    app = make_app(store, ingest, now_ns, gate_of(config.auth, now_ns), config.role, rules_of(config))
     runner = web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     try:

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from joulefleet.grid import rfc3339
+from joulefleet_collector.answer.cost_figures import with_cost_figures
 from joulefleet_collector.answer.totals import ALWAYS_BY, SPLIT_TAGS, Rules, usage_totals, whole_hours
+from joulefleet_collector.answer.wider import FACILITY, is_wider, stored
 from joulefleet_collector.api import BadQuestion, UsageQuestion
 from joulefleet_collector.rows import SENSOR_SUMS, SERVER_TAGS, USAGE, Row
 from joulefleet_collector.store.overlap import gaps
 from joulefleet_collector.store.store import NotKept, Overlap, Question, Step, Store, Total
-from joulefleet_collector.usage import ledger_figures, usage_figures
+from joulefleet_collector.usage import Figures, ledger_figures, usage_figures
 from joulefleet_collector.warnings import LEDGER_IS_WIDER, SENSOR_FIELDS, SENSOR_TAGS, of_sensors, warnings
 
 ENGINE_TAGS = frozenset((*USAGE.tags, *SPLIT_TAGS)) - {"boundary"}
@@ -42,12 +44,15 @@ def _whole_hours(asked: UsageQuestion, before_ns: int) -> UsageQuestion:
 
 
 def _answer(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, object]:
-    asked, usage = usage_totals(store, asked, rules)
+    found = usage_totals(store, asked, rules)
+    asked, usage = found.asked, found.totals
     of_server = {name: values for name, values in asked.where.items() if name not in ENGINE_TAGS}
+    if is_wider(asked):
+        of_server["boundary"] = stored(of_server["boundary"])
     ledger_by = tuple(tag for tag in dict.fromkeys((*asked.by, *ALWAYS_BY)) if tag not in ENGINE_TAGS)
     ledger = store.ask(_question("ledger", asked, "none", ledger_by, of_server))
     starts = {start_ns: _start(start_ns) for start_ns in {total.start_ns for total in usage}}
-    rows = [starts[total.start_ns] | usage_figures(total) for total in usage]
+    rows = [starts[total.start_ns] | _figures(total) for total in usage]
     entries = [ledger_figures(total) for total in ledger]
     agents = [row for row in store.latest("agent") if _concerns(row, asked, of_server)]
     live = {(row.tags.get("server"), row.tags.get("timeline")) for row in agents if "rss_bytes" in row.fields}
@@ -66,9 +71,16 @@ def _answer(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, objec
         "warnings": [
             *warnings(usage, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
             *of_sensors(_sensors(store, asked, ledger)),
-            *([LEDGER_IS_WIDER] if of_server != asked.where else []),
+            *found.warnings,
+            *([LEDGER_IS_WIDER] if of_server.keys() != asked.where.keys() else []),
         ],
+        **({"fleet": found.about} if found.about else {}),
     }
+
+
+def _figures(total: Total) -> Figures:
+    figures = usage_figures(total)
+    return with_cost_figures(figures, total) if total.tags["boundary"] == FACILITY else figures
 
 
 def _sensors(store: Store, asked: UsageQuestion, ledger: Sequence[Total]) -> list[Total]:

@@ -2,23 +2,39 @@
 
 hours of engines       as stored, by all tags that a later step needs
   + replica groups     `groups`: energy of all members, work of those that count it
+  + fleet              `fleet`: with what nobody holds of their pools
   / tenants            `tenants`: by their work in that hour
   / phases             `phases`
+  + facility           `facility`: by PUE, with cost and CO2
 added up               by the tags and the step that were asked about
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from joulefleet.grid import HOUR_NS, floor_to
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.answer import groups, phases, tenants
+from joulefleet_collector.agents import end_ns
+from joulefleet_collector.answer import groups, notices, phases, tenants
 from joulefleet_collector.answer.hours import added_up, matching
+from joulefleet_collector.answer.rates import Sites
+from joulefleet_collector.answer.wider import (
+    FACILITY,
+    WIDER_TAGS,
+    boundaries,
+    is_wider,
+    of_facility,
+    stored,
+    widened,
+)
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.rows import SERVER_TAGS, USAGE
+from joulefleet_collector.site_files import Stale
+from joulefleet_collector.sites import Places
 from joulefleet_collector.store.store import DAY_NS, Question, Step, Store, Total
+from joulefleet_collector.warnings import Notice
 
 ALWAYS_BY = ("boundary", "simulated")
 """Unlike boundaries, and simulated and real joules, are never added up."""
@@ -35,30 +51,68 @@ class Rules(NamedTuple):
 
     policy: Policy = Policy()
     """As in accounting: its weights divide what is split when asked."""
+    places: Callable[[], tuple[Places, Sequence[Stale]]] = lambda: (Places(sites=Sites({})), ())
+    """What is declared of sites and of the fleet now, and files that can no longer be read."""
 
 
-def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> tuple[UsageQuestion, list[Total]]:
-    """The sums asked about, and the question as it is answered: of whole hours where something is joined or split.
+class Found(NamedTuple):
+    """The sums of an answer."""
 
-    By the minute, members of replica groups stand each for itself. Raises as `Store.ask`.
-    """
+    asked: UsageQuestion
+    """The question as it is answered: of whole hours where something is joined or split."""
+    totals: list[Total]
+    about: dict[str, object] = {}  # noqa: RUF012 nobody changes it
+    """What is told of the fleet."""
+    warnings: Sequence[Notice] = ()
+
+
+def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> Found:
+    """The sums asked about. By the minute, members of replica groups stand each for itself. Raises as `Store.ask`."""
     by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
-    if is_split(asked):
-        asked = whole_hours(asked)
-        found = added_up(_split(store, asked, by, rules), by, asked.step)
-        return asked, phases.worth_telling(found) if "phase" in by else found
-    found = _ask(store, asked, asked.step, (*by, GROUP))
-    named = _groups_of(found)
+    if is_made_of_hours(asked):
+        found = _of_hours(store, whole_hours(asked), by, rules)
+        totals = added_up(found.totals, by, asked.step)
+        return found._replace(totals=phases.worth_telling(totals) if "phase" in by else totals)
+    totals = _ask(store, asked, asked.step, (*by, GROUP))
+    named = _groups_of(totals)
     if named and asked.step != "minute":
         asked = whole_hours(asked)
         single = [total for total in _ask(store, asked, asked.step, (*by, GROUP)) if not total.tags[GROUP]]
-        found = [*single, *_joined(store, asked, by, named, rules)]
-    return asked, added_up(found, by, asked.step) if named or GROUP not in by else found
+        totals = [*single, *_joined(store, asked, by, named, rules)]
+    return Found(asked, added_up(totals, by, asked.step) if named or GROUP not in by else totals)
 
 
-def is_split(asked: UsageQuestion) -> bool:
-    """Whether something is asked about that is made of hours."""
-    return any(tag in SPLIT_TAGS for tag in (*asked.by, *asked.where))
+def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> Found:
+    """Every hour, with all that is joined and split in it."""
+    if not is_wider(asked):
+        return Found(asked, _split(store, asked, _hours(store, asked, _wanted(asked, by), rules), by, rules))
+    places, stale = rules.places()
+    named = boundaries(asked)
+    hours = _hours(store, _at(asked, stored(named)), (*_wanted(asked, by), *WIDER_TAGS), rules)
+    newest_ns = max(map(end_ns, store.latest("agent")), default=asked.until_ns)
+    wider = widened(store, asked, hours, places, newest_ns)
+    own = [total for total in hours if total.tags["boundary"] in named]
+    divided = _split(store, asked, [*own, *wider.hours], (*by, *WIDER_TAGS), rules)
+    totals = [total for total in divided if total.tags["boundary"] in named]
+    warned = [*wider.warnings, *notices.of_files(stale)]
+    if FACILITY in named:
+        totals += of_facility(divided, places)
+        warned += notices.of_sites(wider.hours, places.sites)
+    return Found(asked, totals, wider.about, warned)
+
+
+def _at(asked: UsageQuestion, named: tuple[str, ...]) -> UsageQuestion:
+    return msgspec.structs.replace(asked, where=asked.where | {"boundary": named})
+
+
+def _wanted(asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
+    """Tags that hours need so that they can be split and filtered."""
+    return tuple(tag for tag in dict.fromkeys((*by, *asked.where, GROUP, "model")) if tag not in SPLIT_TAGS)
+
+
+def is_made_of_hours(asked: UsageQuestion) -> bool:
+    """Whether something is asked about that no store has added up."""
+    return is_wider(asked) or any(tag in SPLIT_TAGS for tag in (*asked.by, *asked.where))
 
 
 def whole_hours(asked: UsageQuestion) -> UsageQuestion:
@@ -67,15 +121,13 @@ def whole_hours(asked: UsageQuestion) -> UsageQuestion:
     return msgspec.structs.replace(asked, since_ns=since_ns, until_ns=until_ns)
 
 
-def _split(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> list[Total]:
-    wanted = tuple(tag for tag in dict.fromkeys((*by, *asked.where, GROUP, "model")) if tag not in SPLIT_TAGS)
-    hours = _hours(store, asked, wanted, rules)
-    told = {*by, *asked.where}
+def _split(store: Store, asked: UsageQuestion, hours: Sequence[Total], by: Sequence[str], rules: Rules) -> list[Total]:
+    told, divided = {*by, *asked.where}, list(hours)
     if "tenant" in told:
-        hours = tenants.split(hours, _work(store, asked, wanted), rules.policy)
+        divided = tenants.split(divided, _work(store, asked, _wanted(asked, by)), rules.policy)
     if "phase" in told:
-        hours = phases.split(hours)
-    return matching(hours, {tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where})
+        divided = phases.split(divided)
+    return matching(divided, {tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where})
 
 
 def _hours(store: Store, asked: UsageQuestion, by: tuple[str, ...], rules: Rules) -> list[Total]:

@@ -68,7 +68,7 @@ def whole_of(asked: UsageQuestion) -> UsageQuestion:
 
 def sums_by_hour(store: Store, asked: UsageQuestion, rules: Rules) -> ByHour:
     """The sums of a question's one row by start of the hour."""
-    _, totals = usage_totals(store, msgspec.structs.replace(asked, step="hour", by=ALWAYS_BY), rules)
+    totals = usage_totals(store, msgspec.structs.replace(asked, step="hour", by=ALWAYS_BY), rules).totals
     return {total.start_ns or 0: total.fields for total in totals}
 
 

@@ -12,8 +12,11 @@ from joulefleet.reading import Counts, WorkKey
 from joulefleet.window import EngineWindow, Window, Work
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.answer.rates import Sites, SiteSeries
+from joulefleet_collector.answer.series import Constant
 from joulefleet_collector.answer.totals import Rules, usage_totals
 from joulefleet_collector.api import UsageQuestion
+from joulefleet_collector.sites import Places
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import MINUTE_NS, Accounted
 
@@ -47,8 +50,8 @@ def question(start_ns: int, **asked: object) -> UsageQuestion:
 @pytest.mark.parametrize("tag", ["tenant", "phase"])
 @pytest.mark.parametrize("step", ["none", "hour", "day"])
 def test_what_is_split_adds_up_to_the_undivided_sum(store: EmbeddedStore, start_ns: int, tag: str, step: str) -> None:
-    _, undivided = usage_totals(store, question(start_ns, step=step), Rules())
-    _, divided = usage_totals(store, question(start_ns, step=step, by=(tag,)), Rules())
+    undivided = usage_totals(store, question(start_ns, step=step), Rules()).totals
+    divided = usage_totals(store, question(start_ns, step=step, by=(tag,)), Rules()).totals
     assert len(divided) > len(undivided)
     for whole in undivided:
         for field in ("active_j", "idle_j", "by_exclusive_j", "output_tokens"):
@@ -57,14 +60,14 @@ def test_what_is_split_adds_up_to_the_undivided_sum(store: EmbeddedStore, start_
 
 
 def test_what_is_split_is_of_whole_hours_and_the_question_says_so(store: EmbeddedStore, start_ns: int) -> None:
-    asked, _ = usage_totals(store, question(start_ns, by=("tenant",)), Rules())
+    asked = usage_totals(store, question(start_ns, by=("tenant",)), Rules()).asked
     assert (asked.since_ns, asked.until_ns) == (start_ns, start_ns + 2 * HOUR_NS)
-    asked, _ = usage_totals(store, question(start_ns), Rules())
+    asked = usage_totals(store, question(start_ns), Rules()).asked
     assert (asked.since_ns, asked.until_ns) == (start_ns + 59 * MINUTE_NS, start_ns + 61 * MINUTE_NS)
 
 
 def test_a_filter_names_a_tenant_without_keeping_tenants_apart(store: EmbeddedStore, start_ns: int) -> None:
-    _, (total,) = usage_totals(store, question(start_ns, where={"tenant": ("y",)}), Rules())
+    (total,) = usage_totals(store, question(start_ns, where={"tenant": ("y",)}), Rules()).totals
     assert total.fields["output_tokens"] == 14
     assert total.tags == {"boundary": "server", "simulated": "false"}
 
@@ -97,7 +100,7 @@ def of_hours(start_ns: int, **asked: object) -> UsageQuestion:
 def test_a_group_over_two_servers_is_joined_and_an_hour_without_one_of_them_is_refused(
     pair: EmbeddedStore, start_ns: int
 ) -> None:
-    _, totals = usage_totals(pair, of_hours(start_ns, by=("group",)), Rules())
+    totals = usage_totals(pair, of_hours(start_ns, by=("group",)), Rules()).totals
     told = [(one.tags["group"], one.fields["paired_s"], one.fields["active_j"]) for one in totals]
     together = [one for one in told if one[0] == "tp"]
     assert together == [("tp", 3600.0, 60_000.0), ("tp", 0.0, 0.0), ("tp", 3600.0, 60_000.0)]
@@ -118,11 +121,37 @@ def test_a_group_over_two_servers_is_joined_and_an_hour_without_one_of_them_is_r
 def test_groups_are_joined_before_anything_is_filtered_or_split(
     pair: EmbeddedStore, start_ns: int, asked: dict[str, object], joules: float
 ) -> None:
-    _, totals = usage_totals(pair, of_hours(start_ns, **asked), Rules())
+    totals = usage_totals(pair, of_hours(start_ns, **asked), Rules()).totals
     assert sum(one.fields["active_j"] for one in totals) == pytest.approx(joules, abs=1e-6)
 
 
 def test_by_the_minute_members_stand_for_themselves(pair: EmbeddedStore, start_ns: int) -> None:
-    _, totals = usage_totals(pair, of_hours(start_ns, step="minute", by=("server",)), Rules())
+    totals = usage_totals(pair, of_hours(start_ns, step="minute", by=("server",)), Rules()).totals
     assert {one.tags["server"] for one in totals} == {"head", "tail", "alone"}
     assert len(totals) == 180 + 120 + 180
+
+
+def test_a_facility_is_its_servers_their_pool_and_its_pue_with_what_it_costs(
+    store: EmbeddedStore, start_ns: int, a_window: Callable[..., Window]
+) -> None:
+    spare = [a_window("spare", minute, 120.0, engines=()) for minute in (59, 60)]
+    store.write([Accounted(one, one.encode(), account(one, Policy())) for one in spare], 1)
+    site = SiteSeries(pue=Constant(1.5), price_per_kwh=Constant(0.36), currency="EUR")
+    rules = Rules(places=lambda: (Places(sites=Sites({"": site})), ()))
+    named = ("server", "fleet", "facility")
+    found = usage_totals(store, question(start_ns, where={"boundary": named}), rules)
+    joules = {one.tags["boundary"]: one.fields["active_j"] + one.fields["idle_j"] for one in found.totals}
+    assert joules == pytest.approx({"server": 901.0, "fleet": 901.0 + 240.0, "facility": 1.5 * 1141.0})
+    (facility,) = [one for one in found.totals if one.tags["boundary"] == "facility"]
+    assert facility.fields["cost.EUR"] == pytest.approx(1.5 * 1141.0 * 0.36 / 3.6e6)
+    assert found.about["pools"]
+
+
+def test_tenants_of_a_facility_add_up_to_it(store: EmbeddedStore, start_ns: int) -> None:
+    site = SiteSeries(pue=Constant(1.25))
+    rules = Rules(places=lambda: (Places(sites=Sites({"": site})), ()))
+    (whole,) = usage_totals(store, question(start_ns, where={"boundary": ("facility",)}), rules).totals
+    parts = usage_totals(store, question(start_ns, by=("tenant",), where={"boundary": ("facility",)}), rules).totals
+    assert len(parts) == 2
+    for field in ("active_j", "idle_j", "output_tokens"):
+        assert sum(one.fields[field] for one in parts) == pytest.approx(whole.fields[field], abs=1e-6)
