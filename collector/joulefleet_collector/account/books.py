@@ -22,7 +22,10 @@ from joulefleet_collector.account.split import (
     split_idle,
     unmatched,
 )
-from joulefleet_collector.account.work import engine_weights
+from joulefleet_collector.account.work import engine_ways
+
+Ways = dict[str, Claims]
+"""Claims by each method that is known, the best first."""
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -53,7 +56,7 @@ def keep(cover: Cover, residence: Residence, scene: Scene) -> Books:
 
 
 def keep_again(books: Books, scene: Scene) -> Books:
-    """The books of the same window under a policy with other weights, on which no pairing depends."""
+    """The books of the same window with other weights or methods, on which no pairing depends."""
     return _kept(books.cover, books.residence, scene, books.paired_ns)
 
 
@@ -62,10 +65,15 @@ def _kept(cover: Cover, residence: Residence, scene: Scene, paired_ns: dict[int,
     return Books(cover=cover, residence=residence, paired_ns=paired_ns, terms=[_settle(t, paired_ns) for t in terms])
 
 
-def splits_by_tokens(books: Books, scene: Scene) -> bool:
-    """Whether engines share something by their tokens, so that the weights of tokens matter to them."""
-    claims = [_on_device(*each, scene) for each in zip(books.cover.devices, books.residence.by_device, strict=True)]
-    return any(method == "work" for _, method in (*claims, _by_work(books.residence.of_server, scene)))
+def ways_of(books: Books, scene: Scene) -> list[tuple[str, ...]]:
+    """By which methods, the one that is used first, each thing that engines share could be split; without those things
+    that one engine has, or of which it is not known who used them."""
+    ways = [
+        _ways(device, seat, scene) for device, seat in zip(books.cover.devices, books.residence.by_device, strict=True)
+    ]
+    if not books.cover.devices:
+        ways.append(_by_work(books.residence.of_server, scene))
+    return [tuple(each) for each in ways if len(each) > 1 or "work" in each]
 
 
 def _settle(term: Term, paired_ns: dict[int, int]) -> Term:
@@ -114,53 +122,66 @@ def _devices_anew(cover: Cover, residence: Residence, scene: Scene) -> list[Term
     terms: list[Term] = []
     for device, seat in zip(cover.devices, residence.by_device, strict=True):
         if scene.is_covered(device):
-            terms += _split(pot_of(device), seat, *_on_device(device, seat, scene), scene)
+            terms += _split(pot_of(device), seat, *scene.chosen(_ways(device, seat, scene)), scene)
         else:
             terms += unmatched(device)
     return terms
 
 
-def _split(pot: Pot, seat: Seat, claims: Claims, method: str, scene: Scene) -> list[Term]:
+def _split(pot: Pot, seat: Seat, method: str, claims: Claims, scene: Scene) -> list[Term]:
     return split_idle(pot, seat, claims, method, scene.policy.idle) + split_dynamic(pot, claims, method)
 
 
-def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> tuple[Claims, str]:
+def _host_claims(devices: list[Term], cover: Cover, residence: Residence, scene: Scene) -> tuple[str, Claims]:
     seat = residence.of_server
     if seat.is_sole or not cover.devices:
-        return _by_work(seat, scene)
+        return scene.chosen(_by_work(seat, scene))
     if _is_blind(cover, residence, scene):
-        return reserved(seat), "reservation"
-    return following(devices), "accelerator"
+        return "reservation", reserved(seat)
+    return "accelerator", following(devices)
 
 
-def _on_device(device: MeterWindow, seat: Seat, scene: Scene) -> tuple[Claims, str]:
-    """Claims of those who hold a part of a device on its dynamic energy, and the method (ACCOUNTING section 4)."""
-    if not seat.engines or seat.is_sole or not _all_covered(seat, scene):
-        return _by_work(seat, scene)
+def _ways(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
+    """How the dynamic energy of a device may be split among those who hold a part of it: claims by method, the best
+    first (ACCOUNTING section 4)."""
+    knows = seat.engines and not seat.is_sole and _all_covered(seat, scene)
+    activity, by_work = _activity(device, seat, scene) if knows else {}, _by_work(seat, scene)
+    # Where one engine alone is known, what processes of nobody did is not its own.
+    return activity if activity and (len(seat.engines) == 1 or "equal" in by_work) else activity | by_work
+
+
+def _activity(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
     told_ns = scene.activity_of(device)
     names = {engine: scene.engines[engine].engine.id for engine in seat.engines}
     # An engine of which no process was found may still have done all of it.
     if told_ns is None or not all(name in told_ns for name in names.values()):
-        return _by_work(seat, scene)
+        return {}
     claims: Claims = {("active", engine): told_ns[name] for engine, name in names.items()}
     if not any(claims.values()) and len(seat.engines) > 1:
-        return _by_work(seat, scene)
+        return {}
     claims["unattributed", None] = sum(told_ns.values()) - sum(claims.values())
-    return claims, "activity"
+    return {"activity": claims}
 
 
-def _by_work(seat: Seat, scene: Scene) -> tuple[Claims, str]:
+def _by_work(seat: Seat, scene: Scene) -> Ways:
     """The same by what the engines say of their work."""
     return scene.once(("work", seat.engines), lambda: _work(seat, scene))
 
 
-def _work(seat: Seat, scene: Scene) -> tuple[Claims, str]:
+def _work(seat: Seat, scene: Scene) -> Ways:
     if len(seat.engines) == 1:
-        return {("active", seat.engines[0]): 1}, "exclusive"
+        return {"exclusive": {("active", seat.engines[0]): 1}}
     if not _all_covered(seat, scene):
-        return {("unmatched", None): 1}, ""
-    method, weights = engine_weights([scene.engines[engine] for engine in seat.engines], scene.policy)
-    return {("active", engine): weight for engine, weight in zip(seat.engines, weights, strict=True)}, method
+        return {"": {("unmatched", None): 1}}
+    ways = engine_ways([scene.engines[engine] for engine in seat.engines], scene.policy)
+    claims: Ways = {
+        method: {("active", engine): weight for engine, weight in zip(seat.engines, weights, strict=True)}
+        for method, weights in (ways or {"equal": [0] * len(seat.engines)}).items()
+    }
+    # Where nothing tells how much each did, any of them may have done all of it.
+    return claims | {
+        f"only {engine}": {("active", engine): 1} for (_, engine), did in claims.get("equal", {}).items() if did
+    }
 
 
 def _all_covered(seat: Seat, scene: Scene) -> bool:

@@ -1,7 +1,9 @@
 """What each model of each engine is charged at one boundary, and how far that depends on the weights chosen."""
 
+from collections.abc import Sequence
+
 from joulefleet.units import uj_to_j
-from joulefleet_collector.account.books import Books, keep_again, splits_by_tokens
+from joulefleet_collector.account.books import Books, keep_again, ways_of
 from joulefleet_collector.account.scene import Scene
 
 Charges = dict[tuple[int, int], list[int]]
@@ -24,24 +26,30 @@ def charges(books: Books, scene: Scene) -> Charges:
 
 
 def half_ranges_j(charged: Charges, books: Books, scene: Scene) -> dict[tuple[int, int], float]:
-    """Half of what each charge moves by over `Policy.decode_weight_range`, in joules.
+    """Half of what each charge moves by, in joules, over the methods that are known for what is shared, and over
+    `Policy.decode_weight_range` where tokens are one of them. 0 where nothing is shared.
 
-    0 where nothing is shared, or where it is shared by something better than tokens.
+    That is so for measured methods too: `activity` and `busy` are shares of time, and say nothing of how many watts an
+    engine drew in its time; what the other methods make of it is all that is known of that. One engine alone on a
+    device shares it with nobody.
     """
-    totals = [_totals(charged)]
-    if _by_tokens(books, scene):
-        totals += [_totals(charges(_books_in(other, books, scene), other)) for other in scene.in_range]
+    ways = ways_of(books, scene)
+    others = [charges(keep_again(books, other) if ways else books, other) for other in _others(ways, scene)]
+    totals = [_totals(each) for each in (charged, *others)]
     return {key: uj_to_j(max(t[key] for t in totals) - min(t[key] for t in totals)) / 2 for key in totals[0]}
+
+
+def _others(ways: Sequence[tuple[str, ...]], scene: Scene) -> list[Scene]:
+    """The scene with each method that is not used everywhere already, and with other weights of tokens."""
+    several = [tuple(each) for each, works in zip(scene.model_ways, scene.works, strict=True) if len(works) > 1]
+    used = {methods[0] for methods in (*ways, *several)}
+    known = dict.fromkeys(method for methods in (*ways, *several) for method in methods)
+    usual, ends = scene.policy.decode_weight, scene.policy.decode_weight_range
+    varied = [(method, usual) for method in known if used != {method}]
+    varied += [("", end) for end in ends if "work" in used]
+    varied += [("work", end) for end in ends if "work" in known and used != {"work"}]
+    return [scene.varied(*each) for each in varied]
 
 
 def _totals(charged: Charges) -> dict[tuple[int, int], int]:
     return {key: sum(parts_uj) for key, parts_uj in charged.items()}
-
-
-def _books_in(other: Scene, books: Books, scene: Scene) -> Books:
-    # Weights of tokens move energy between engines only where it was split by them; among models they always do.
-    return keep_again(books, other) if splits_by_tokens(books, scene) else books
-
-
-def _by_tokens(books: Books, scene: Scene) -> bool:
-    return any(len(works) > 1 for works in scene.works) or any(term.method == "work" for term in books.terms)

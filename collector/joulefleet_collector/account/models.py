@@ -1,7 +1,7 @@
 """How the models of one engine share what is known of it as a whole, in many windows at once.
 
-As `work.model_weights` and `share.share_out`. Arrays have a line for each window; models are told by number over all
-engines, as the plan has them.
+As `work.model_ways` without busy time, and `share.share_out`. Arrays have a line for each window; models are told by
+number over all engines, as the plan has them.
 """
 
 from collections.abc import Sequence
@@ -54,6 +54,8 @@ def shared_exactly(plan: Plan, counts: Columns, late: Columns, most: Floats, pol
         good &= ~np.any([(each > _MOST_EXACT).any(axis=1) for each in part.values()], axis=0)
     for engine in range(len(plan.engines)):
         if len(plan.models_of(engine)) > 1:
+            # How long each was busy is better than tokens, and too large a number to share by here.
+            good &= np.isnan(told["busy_ns"][:, plan.models_of(engine)]).any(axis=1)
             for weight in (policy.decode_weight, *policy.decode_weight_range):
                 whole = _weights(plan, engine, told, policy, weight).sum(axis=1)
                 good &= (whole < _MOST_EXACT) & (whole * most < _MOST_PRODUCT)

@@ -8,7 +8,7 @@ from joulefleet.units import ns_to_s
 from joulefleet.window import EngineWindow, MeterWindow
 from joulefleet_collector.account.books import Books
 from joulefleet_collector.account.cover import Cover
-from joulefleet_collector.account.pair import neighbours
+from joulefleet_collector.account.pair import needed, neighbours
 from joulefleet_collector.account.residence import Residence
 from joulefleet_collector.account.scene import Scene
 
@@ -17,8 +17,9 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     """One thing for which an engine's energy and work stand apart in a window."""
 
     code: str
-    """`unmetered_device` (it runs on a device that no meter of the boundary measures), or what was covered too
-    little: `engine`, `neighbour` (an engine that shares a device with it), `meter`."""
+    """`unplaced` (nobody has told on which devices it runs), `unmetered_device` (it runs on one that no meter of the
+    boundary measures), or what was covered too little: `engine`, `neighbour` (an engine that shares a device with it),
+    `meter`."""
     subject: str
     """Id of the engine or meter."""
     covered_s: float
@@ -34,6 +35,8 @@ def obstacles(number: int, books: Books, scene: Scene) -> list[Obstacle]:
 
 def _obstacles(number: int, cover: Cover, residence: Residence, scene: Scene) -> Iterator[Obstacle]:
     engines = scene.engines
+    if number in residence.unplaced:
+        yield _told("unplaced", engines[number], scene)
     if cover.whole is None and number in residence.unmetered:
         yield _told("unmetered_device", engines[number], scene)
     if not scene.is_covered(engines[number]):
@@ -41,17 +44,9 @@ def _obstacles(number: int, cover: Cover, residence: Residence, scene: Scene) ->
     for other in sorted(neighbours(number, cover, residence)):
         if not scene.is_covered(engines[other]):
             yield _told("neighbour", engines[other], scene)
-    for meter in _needed(number, cover, residence):
+    for meter in needed(number, cover, residence):
         if not scene.is_covered(meter):
             yield _told("meter", meter, scene)
-
-
-def _needed(number: int, cover: Cover, residence: Residence) -> list[MeterWindow]:
-    """Meters without which this engine has no figure; those that it shares the boundary's sum with."""
-    if cover.whole is not None:
-        return [cover.whole]
-    own = [device for device, held in zip(cover.devices, residence.seats, strict=True) if number in held]
-    return own + list(cover.rest)
 
 
 def _told(code: str, thing: MeterWindow | EngineWindow, scene: Scene) -> Obstacle:

@@ -9,7 +9,7 @@ from joulefleet_collector.account.scene import Scene
 def pair(cover: Cover, residence: Residence, scene: Scene) -> dict[int, int]:
     """Engines that pair, by number, with the least coverage (ns) among the engine and its meters."""
     return {
-        number: min(scene.engines[number].covered_ns, *(m.covered_ns for m in _needed(number, cover, residence)))
+        number: min(scene.engines[number].covered_ns, *(m.covered_ns for m in needed(number, cover, residence)))
         for number in range(len(scene.engines))
         if _pairs(number, cover, residence, scene)
     }
@@ -20,7 +20,7 @@ def _pairs(number: int, cover: Cover, residence: Residence, scene: Scene) -> boo
         return False
     together = {number} | neighbours(number, cover, residence)
     return all(scene.is_covered(scene.engines[engine]) for engine in together) and all(
-        scene.is_covered(meter) for meter in _needed(number, cover, residence)
+        scene.is_covered(meter) for meter in needed(number, cover, residence)
     )
 
 
@@ -31,7 +31,8 @@ def neighbours(number: int, cover: Cover, residence: Residence) -> set[int]:
     return {engine for held in residence.everything if number in held for engine in held} - {number}
 
 
-def _needed(number: int, cover: Cover, residence: Residence) -> list[MeterWindow]:
+def needed(number: int, cover: Cover, residence: Residence) -> list[MeterWindow]:
+    """Meters without which this engine has no figure."""
     if cover.whole is not None:
         return [cover.whole]
     own = [device for device, held in zip(cover.devices, residence.seats, strict=True) if number in held]

@@ -10,7 +10,7 @@ from joulefleet.describe import Engine, Meter
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.work import ModelWork, by_model, model_weights
+from joulefleet_collector.account.work import ModelWork, Ways, by_model, model_ways
 
 Found = TypeVar("Found")
 
@@ -30,6 +30,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     works: tuple[list[ModelWork], ...]
     """What each engine did, by model."""
     policy: Policy
+    preferred: str = ""
+    """The method by which energy is split wherever it is known there, in place of the best."""
 
     @property
     def declared(self) -> tuple[Meter, ...]:
@@ -67,21 +69,31 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def model_weights(self) -> tuple[list[int], ...]:
-        """`work.model_weights` of each engine."""
-        return tuple(model_weights(works, self.policy) for works in self.works)
+        """By which the models of each engine share what is the engine's."""
+        return tuple(self.chosen(ways)[1] for ways in self.model_ways)
+
+    @cached_property
+    def model_ways(self) -> tuple[Ways, ...]:
+        """`work.model_ways` of each engine."""
+        return tuple(model_ways(works, self.policy) for works in self.works)
+
+    def chosen(self, ways: dict[str, Found]) -> tuple[str, Found]:
+        """One of these ways and its method: the preferred one, else the first."""
+        method = self.preferred if self.preferred in ways else next(iter(ways))
+        return method, ways[method]
 
     def among_models(self, engine: int, energy_uj: int) -> list[int]:
         """An engine's energy as its models share it, to the microjoule."""
         weights = self.model_weights[engine]
         return self.once(("models", engine, energy_uj), lambda: share_out(energy_uj, weights))
 
-    @cached_property
-    def in_range(self) -> tuple["Scene", ...]:
-        """The scene at both ends of `Policy.decode_weight_range`."""
-        policies = [
-            msgspec.structs.replace(self.policy, decode_weight=weight) for weight in self.policy.decode_weight_range
-        ]
-        return tuple(msgspec.structs.replace(self, policy=policy) for policy in policies)
+    def varied(self, preferred: str, decode_weight: int) -> "Scene":
+        """The scene with another method preferred, and another weight of output tokens."""
+        policy = msgspec.structs.replace(self.policy, decode_weight=decode_weight)
+        return self.once(
+            ("varied", preferred, decode_weight),
+            lambda: msgspec.structs.replace(self, policy=policy, preferred=preferred),
+        )
 
     @cached_property
     def _enough_ns(self) -> float:

@@ -13,6 +13,10 @@ from joulefleet_collector.rows import COUNT_FIELDS as ROW_FIELDS
 _row_counts, _counts = attrgetter(*ROW_FIELDS), attrgetter(*COUNT_FIELDS)
 
 
+Ways = dict[str, list[int]]
+"""Weights by each method that is known, the best first."""
+
+
 class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
     """Work for one model, tenants summed."""
 
@@ -78,36 +82,27 @@ def work_units(works: Sequence[ModelWork], policy: Policy) -> list[int] | None:
     ]
 
 
-def model_weights(works: Sequence[ModelWork], policy: Policy) -> list[int]:
-    """Weights among the models of one engine: tokens, else requests, else equal."""
-    requests = [full_sum((w.counts.requests_ok, w.counts.requests_failed or 0)) for w in works]
-    for weights in (work_units(works, policy), None if None in requests else [r or 0 for r in requests]):
-        if weights is not None and any(weights):
-            return weights
-    return [1] * len(works)
+def model_ways(works: Sequence[ModelWork], policy: Policy) -> Ways:
+    """How the models of one engine may share what is the engine's: busy time, tokens, else requests, else equally."""
+    requests = _all_known([full_sum((w.counts.requests_ok, w.counts.requests_failed or 0)) for w in works])
+    ways = {"busy": _all_known([work.counts.busy_ns for work in works]), "work": work_units(works, policy)}
+    return _telling(ways) or _telling({"requests": requests}) or {"equal": [1] * len(works)}
 
 
-def engine_weights(engines: Sequence[EngineWindow], policy: Policy) -> tuple[str, list[int]]:
-    """How engines on one device share its dynamic energy: the method, and the weight of each (ACCOUNTING section 4).
-
-    All weights are 0 where nothing tells that any of them did something.
-    """
-    for method, weights in _ways(engines, policy):
-        if weights is not None and any(weights):
-            return method, weights
-    return "equal", [0] * len(engines)
-
-
-def _ways(engines: Sequence[EngineWindow], policy: Policy) -> list[tuple[str, list[int] | None]]:
-    running = ("running", _all_known([engine.running_ns for engine in engines]))
-    tokens = ("work", _token_weights(engines, policy))
+def engine_ways(engines: Sequence[EngineWindow], policy: Policy) -> Ways:
+    """How engines on one device may share its dynamic energy (ACCOUNTING section 4); `equal` only where no other is
+    known. None where nothing tells that any of them did something."""
+    running = {"running": _all_known([engine.running_ns for engine in engines])}
+    tokens = {"work": _token_weights(engines, policy)}
     # Tokens that are counted when a request ends say little about a window that is shorter than the request.
     at_finish = any(engine.engine.counts_at_finish for engine in engines)
-    return [
-        ("busy", _all_known([known_sum(work.counts.busy_ns for work in engine.work) for engine in engines])),
-        *((running, tokens) if at_finish else (tokens, running)),
-        ("equal", [int(_was_active(engine)) for engine in engines]),
-    ]
+    busy = {"busy": _all_known([known_sum(work.counts.busy_ns for work in engine.work) for engine in engines])}
+    ways = busy | (running | tokens if at_finish else tokens | running)
+    return _telling(ways) or _telling({"equal": [int(_was_active(engine)) for engine in engines]})
+
+
+def _telling(ways: dict[str, list[int] | None]) -> Ways:
+    return {method: weights for method, weights in ways.items() if weights is not None and any(weights)}
 
 
 def _token_weights(engines: Sequence[EngineWindow], policy: Policy) -> list[int] | None:

@@ -15,6 +15,7 @@ NOTED = 0.005
 GUESSED = ("work", "running", "equal")
 """Methods that do not follow the time for which engines kept a device busy."""
 IN_WORDS = {
+    "unplaced": "nobody has told on which devices {} runs",
     "unmetered_device": "{} runs on a device that no meter of this boundary measures",
     "engine": "engine {} was covered too little",
     "neighbour": "engine {}, which shares a device with it, was covered too little",

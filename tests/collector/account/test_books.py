@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from joulefleet.describe import SOMEWHERE
 from joulefleet.units import uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow
-from joulefleet_collector.account.books import Books, keep_again, splits_by_tokens
+from joulefleet_collector.account.books import Books, keep_again, ways_of
 from joulefleet_collector.account.cover import covers
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.scene import scene_of
@@ -47,28 +47,32 @@ def test_terms_add_up_to_the_microjoule(
         assert {term.engine for term in kept.terms} <= {None, *kept.paired_ns}
 
 
-@given(data=st.data())
+@given(data=st.data(), method=st.sampled_from(["", "activity", "busy", "running", "work"]), weight=st.integers(1, 30))
 @settings(max_examples=200)
-def test_other_weights_of_tokens_matter_only_where_energy_was_split_by_them(
-    data: st.DataObject, build: SimpleNamespace, generated: SimpleNamespace
+def test_books_kept_again_are_those_of_the_other_scene(
+    data: st.DataObject, method: str, weight: int, build: SimpleNamespace, generated: SimpleNamespace
 ) -> None:
     scene = scene_of(data.draw(generated.windows()), Policy())
+    other = scene.varied(method, weight)
     for cover in covers(scene.meters, scene.step_ns):
         kept = build.books(cover, scene)
-        for other in scene.in_range:
-            again = keep_again(kept, other)
-            assert again == build.books(cover, other)
-            assert splits_by_tokens(kept, scene) or again == kept
+        again = keep_again(kept, other)
+        assert again == build.books(cover, other)
+        assert ways_of(kept, scene) or again == kept
 
 
-def test_boards_shared_by_tokens_are_told(build: SimpleNamespace) -> None:
-    def by_tokens(**counts: int) -> bool:
-        engines = [build.engine(name, ["gpu"], [build.work(**counts)]) for name in "ab"]
-        scene = scene_of(build.window([build.meter("gpu", 9)], engines), Policy())
-        return splits_by_tokens(build.books(covers(scene.meters, scene.step_ns)[0], scene), scene)
+def test_the_ways_to_split_a_shared_board_are_told_the_best_first(build: SimpleNamespace) -> None:
+    def ways(activity_ns: dict[str, int] | None = None, engines: str = "ab", **counts: int) -> list[tuple[str, ...]]:
+        several = [build.engine(name, ["gpu"], [build.work(**counts)]) for name in engines]
+        scene = scene_of(build.window([build.meter("gpu", 9, activity_ns=activity_ns)], several), Policy())
+        return ways_of(build.books(covers(scene.meters, scene.step_ns)[0], scene), scene)
 
-    assert by_tokens(output_tokens=1)
-    assert not by_tokens(output_tokens=1, busy_ns=1)
+    told = {"a": 5, "b": 7}
+    assert ways(output_tokens=1) == [("work",)]
+    assert ways(output_tokens=1, busy_ns=1) == [("busy", "work")]
+    assert ways(told, output_tokens=1) == [("activity", "work")]
+    assert ways(requests_ok=1) == [("equal", "only 0", "only 1")]
+    assert ways(told, requests_ok=1) == ways(told, engines="a", output_tokens=1) == ways(busy_ns=1) == []
 
 
 def test_energy_of_an_engine_that_does_not_pair_is_unmatched(build: SimpleNamespace) -> None:

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,8 +24,8 @@ from joulefleet_collector.account.plan import Plan, plan_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
 from joulefleet_collector.account.skim import skim
+from joulefleet_collector.account.work import ModelWork, model_ways
 from joulefleet_collector.account.work import by_model as by_definition
-from joulefleet_collector.account.work import model_weights
 
 DEFAULT = Policy()
 POLICIES = (DEFAULT, Policy(prefill_weight=7, decode_weight=3), Policy(model_weights={"a": 5, "b": 9}))
@@ -42,6 +43,10 @@ def read(window: Window, policy: Policy = DEFAULT) -> tuple[Plan, Numbers]:
     return planned[0], numbers_of(planned[0], [told(found)])
 
 
+def not_timed(work: ModelWork) -> ModelWork:
+    return msgspec.structs.replace(work, counts=msgspec.structs.replace(work.counts, busy_ns=None))
+
+
 @given(data=st.data(), policy=st.sampled_from(POLICIES))
 def test_models_have_the_counts_and_weights_of_the_definition(
     data: st.DataObject, policy: Policy, build: SimpleNamespace
@@ -54,7 +59,8 @@ def test_models_have_the_counts_and_weights_of_the_definition(
         assert [None if np.isnan(one) else one for one in told[name][0]] == [getattr(m.counts, name) for m in expected]
         assert np.isnan(late[name]).all()
     if len(expected) > 1:
-        assert weights_of(plan, 0, told, policy).usual.tolist() == [model_weights(expected, policy)]
+        (weights, *_) = model_ways([not_timed(work) for work in expected], policy).values()
+        assert weights_of(plan, 0, told, policy).usual.tolist() == [weights]
 
 
 def test_late_work_is_the_sum_of_what_is_known(build: SimpleNamespace) -> None:
@@ -84,6 +90,12 @@ def test_a_change_keeps_its_sign_and_the_unknown_stays_unknown() -> None:
     assert [each["b"].tolist() for each in found] == [[4, 0], [4, 0]]
     assert [each["a"][0] for each in found] == [-4, -3]
     assert all(np.isnan(each["a"][1]) for each in found)
+
+
+def test_models_that_tell_how_long_each_was_busy_are_left_to_the_definition(build: SimpleNamespace) -> None:
+    works = [build.work(name, output_tokens=1, busy_ns=1) for name in "ab"]
+    plan, numbers = read(build.window([build.meter("gpu", 9)], [build.engine("e", ["gpu"], works)]))
+    assert shared_exactly(plan, numbers.counts, numbers.late, np.array([1.0]), Policy()).tolist() == [False]
 
 
 @pytest.mark.parametrize(

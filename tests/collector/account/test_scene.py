@@ -45,10 +45,14 @@ def test_models_share_to_the_microjoule(build: SimpleNamespace) -> None:
     assert scene.among_models(0, 10) == [3, 7]
 
 
-def test_the_range_is_the_scene_under_the_policys_weights(build: SimpleNamespace) -> None:
-    scene = scene_of(build.window(), Policy(decode_weight_range=(2, 9)))
-    assert [other.policy.decode_weight for other in scene.in_range] == [2, 9]
-    assert {other.meters for other in scene.in_range} == {scene.meters}
+def test_a_varied_scene_prefers_another_way_where_it_is_known(build: SimpleNamespace) -> None:
+    works = [build.work("a", output_tokens=1, busy_ns=5), build.work("b", output_tokens=2, busy_ns=5)]
+    scene = scene_of(build.window(engines=[build.engine("e", works=works)]), Policy())
+    other = scene.varied("work", 3)
+    assert (scene.model_weights, other.model_weights) == (([5, 5],), ([3, 6],))
+    assert other is scene.varied("work", 3) and other.meters == scene.meters
+    assert (scene.chosen({"busy": 1, "work": 2}), other.chosen({"busy": 1, "work": 2})) == (("busy", 1), ("work", 2))
+    assert other.chosen({"busy": 1}) == ("busy", 1)
 
 
 def test_what_processes_did_is_told_by_the_meter_another_of_the_same_thing_or_its_parts(build: SimpleNamespace) -> None:

@@ -10,10 +10,10 @@ from joulefleet_collector.account.work import (
     ModelWork,
     by_model,
     counted,
-    engine_weights,
+    engine_ways,
     full_sum,
     known_sum,
-    model_weights,
+    model_ways,
     work_units,
 )
 
@@ -74,18 +74,21 @@ def test_sizes_of_models_count_only_where_all_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "weights"),
+    ("counts", "ways"),
     [
-        ([{"output_tokens": 3, "requests_ok": 9}, {"output_tokens": 1, "requests_ok": 9}], [30, 10]),
-        ([{"requests_ok": 3, "requests_failed": 2}, {"requests_ok": 4}], [5, 4]),
-        ([{"output_tokens": 0, "requests_ok": 3}, {"output_tokens": 0, "requests_ok": 1}], [3, 1]),
-        ([{"requests_ok": 3}, {}], [1, 1]),
-        ([{"requests_ok": 0}, {"requests_ok": 0}], [1, 1]),
+        ([{"busy_ns": 7, "output_tokens": 3}, {"busy_ns": 2, "output_tokens": 1}], {"busy": [7, 2], "work": [30, 10]}),
+        ([{"busy_ns": 7, "output_tokens": 3}, {"output_tokens": 1}], {"work": [30, 10]}),
+        ([{"output_tokens": 3, "requests_ok": 9}, {"output_tokens": 1, "requests_ok": 9}], {"work": [30, 10]}),
+        ([{"requests_ok": 3, "requests_failed": 2}, {"requests_ok": 4}], {"requests": [5, 4]}),
+        ([{"output_tokens": 0, "requests_ok": 3}, {"output_tokens": 0, "requests_ok": 1}], {"requests": [3, 1]}),
+        ([{"requests_ok": 3}, {}], {"equal": [1, 1]}),
+        ([{"requests_ok": 0}, {"requests_ok": 0}], {"equal": [1, 1]}),
     ],
-    ids=["tokens", "requests", "no tokens", "not all known", "idle"],
+    ids=["busy and tokens", "busy of one", "tokens", "requests", "no tokens", "not all known", "idle"],
 )
-def test_models_share_their_engine(counts: list[dict[str, int]], weights: list[int]) -> None:
-    assert model_weights([ModelWork(counts=Counts(**each)) for each in counts], DEFAULT) == weights
+def test_models_share_their_engine(counts: list[dict[str, int]], ways: dict[str, list[int]]) -> None:
+    found = model_ways([ModelWork(counts=Counts(**each)) for each in counts], DEFAULT)
+    assert list(found.items()) == list(ways.items())
 
 
 def pair_of(
@@ -97,23 +100,23 @@ def pair_of(
     ]
 
 
-def test_the_first_way_that_is_known_for_all_is_taken(build: SimpleNamespace) -> None:
+def test_a_way_is_one_that_is_known_for_all_and_the_best_comes_first(build: SimpleNamespace) -> None:
     busy = pair_of(build, {"busy_ns": BUSY_S, "output_tokens": 9}, {"busy_ns": 2 * BUSY_S, "output_tokens": 1})
-    assert engine_weights(busy, DEFAULT) == ("busy", [BUSY_S, 2 * BUSY_S])
+    assert list(engine_ways(busy, DEFAULT).items()) == [("busy", [BUSY_S, 2 * BUSY_S]), ("work", [90, 10])]
     one = pair_of(build, {"busy_ns": BUSY_S, "output_tokens": 9}, {"output_tokens": 1})
-    assert engine_weights(one, DEFAULT) == ("work", [90, 10])
+    assert engine_ways(one, DEFAULT) == {"work": [90, 10]}
     still = pair_of(build, {"busy_ns": 0, "output_tokens": 9}, {"busy_ns": 0, "output_tokens": 1})
-    assert engine_weights(still, DEFAULT) == ("work", [90, 10])
+    assert engine_ways(still, DEFAULT) == {"work": [90, 10]}
 
 
 def test_running_requests_come_before_tokens_that_are_counted_at_the_end(build: SimpleNamespace) -> None:
-    tokens = ({"output_tokens": 13}, {"output_tokens": 87})
-    running = (60.0, 30.0)
-    assert engine_weights(pair_of(build, *tokens, running_s=running), DEFAULT) == ("work", [130, 870])
-    method, weights = engine_weights(pair_of(build, *tokens, running_s=running, at_finish=True), DEFAULT)
-    assert (method, weights[0]) == ("running", 2 * weights[1])
-    assert engine_weights(pair_of(build, *tokens, running_s=(60.0, None), at_finish=True), DEFAULT)[0] == "work"
-    assert engine_weights(pair_of(build, {}, {}, running_s=running), DEFAULT)[0] == "running"
+    tokens, running = ({"output_tokens": 13}, {"output_tokens": 87}), (60.0, 30.0)
+    assert list(engine_ways(pair_of(build, *tokens, running_s=running), DEFAULT)) == ["work", "running"]
+    found = engine_ways(pair_of(build, *tokens, running_s=running, at_finish=True), DEFAULT)
+    assert list(found) == ["running", "work"]
+    assert found["running"][0] == 2 * found["running"][1]
+    assert list(engine_ways(pair_of(build, *tokens, running_s=(60.0, None), at_finish=True), DEFAULT)) == ["work"]
+    assert list(engine_ways(pair_of(build, {}, {}, running_s=running), DEFAULT)) == ["running"]
 
 
 def test_engines_that_cannot_be_compared_share_equally_if_they_did_something(build: SimpleNamespace) -> None:
@@ -123,8 +126,8 @@ def test_engines_that_cannot_be_compared_share_equally_if_they_did_something(bui
         build.engine("running", works=[build.work()], running=(0, 2)),
         build.engine("cached", works=[build.work(prompt_tokens=5, cached_tokens=5)]),
     ]
-    assert engine_weights(engines, DEFAULT) == ("equal", [1, 1, 0, 1, 0])
+    assert engine_ways(engines, DEFAULT) == {"equal": [1, 1, 0, 1, 0]}
 
 
-def test_all_weights_are_zero_where_nothing_happened(build: SimpleNamespace) -> None:
-    assert engine_weights(pair_of(build, {"output_tokens": 0}, {"output_tokens": 0}), DEFAULT) == ("equal", [0, 0])
+def test_there_is_no_way_where_nothing_happened(build: SimpleNamespace) -> None:
+    assert engine_ways(pair_of(build, {"output_tokens": 0}, {"output_tokens": 0}), DEFAULT) == {}
