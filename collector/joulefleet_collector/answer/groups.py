@@ -33,6 +33,8 @@ HOUR_S = ns_to_s(HOUR_NS)
 _OF_GROUP = ("boundary", "simulated", "group")
 _OF_WORK = ("model", "revision", "software", "version")
 """Tags that members which count nothing take from those that do."""
+NEEDED = (*_OF_GROUP, "server", *_OF_WORK)
+"""Tags without which members cannot be told apart and joined."""
 _APART = frozenset({"prefill", "decode"})
 _PROMPTS = frozenset({"prompt_tokens", "cached_tokens"})
 _NUMERATORS = {"requests": "requests_ok", "output_tokens": "output_tokens", "total_tokens": "total_tokens"}
@@ -71,8 +73,8 @@ class _Row(NamedTuple):
 def joined(usage: Sequence[Total], policy: Policy) -> list[Total]:
     """Sums of single hours with the members of each group joined; sums without a group as they are.
 
-    `usage` has the tags boundary, simulated, group, server, software, version, model and revision, and any other (pool,
-    site, hardware, labels): of these a joined sum has all names of its members, sorted, with `+` between them.
+    `usage` has the tags NEEDED and any other (pool, site, hardware, labels): of these, and of `server`, a joined sum
+    has all names of its members, sorted, with `+` between them.
     """
     lives: dict[Key, _Life] = {}
     hours: dict[tuple[int, Key], list[Total]] = {}
