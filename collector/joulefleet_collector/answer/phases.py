@@ -6,6 +6,7 @@ goes through all of it: each of the three has all requests, so that their joules
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 from joulefleet.units import j_to_uj, uj_to_j
 from joulefleet_collector.answer.parts import OF_TIME, energy_uj, parts
@@ -58,11 +59,26 @@ def _divided(total: Total) -> list[Total]:
         return [Total(total.start_ns, {**total.tags, TAG: NONE}, total.fields)]
     divided: dict[str, Fields] = {phase: {} for phase in PHASES}
     for name, value in total.fields.items():
-        for phase, part in shares.of(name, value).items():
+        having, is_whole = _belongs(name)
+        each = dict.fromkeys(having, value) if is_whole or value == 0 else shares.of(name, value, having)
+        for phase, part in each.items():
             divided[phase][name] = part
     _add_range(divided, total.fields)
     _add_computed(divided[PREFILL], shares)
     return [Total(total.start_ns, {**total.tags, TAG: phase}, fields) for phase, fields in divided.items()]
+
+
+@cache
+def _belongs(name: str) -> tuple[tuple[str, ...], bool]:
+    """Which phases have a field, and whether they have all of it."""
+    about = name.removeprefix("unmetered_").removeprefix("late_").removesuffix("_j").removesuffix("_active")
+    if about in _OF_REQUESTS or name == "restarts":
+        return PHASES, True
+    if about in _OF_NONE or name.startswith((PREFILL, DECODE)):
+        return (), True
+    if about in _OF_PHASE:
+        return (_OF_PHASE[about],), not name.endswith("_j")
+    return PHASES, False
 
 
 class _Shares:
@@ -73,30 +89,13 @@ class _Shares:
         self.idle = _by_phase_uj(fields, "idle_j")
         self.whole = [active + idle for active, idle in zip(self.active, self.idle, strict=True)]
 
-    def of(self, name: str, value: float) -> Fields:
+    def of(self, name: str, value: float, having: Sequence[str]) -> Fields:
         """A field by phase, for those that have it."""
-        bare = _bare(name)
-        if bare in _OF_REQUESTS or name == "restarts":
-            return dict.fromkeys(PHASES, value)
-        if bare in _OF_NONE or name.startswith((PREFILL, DECODE)):
-            return {}
-        if bare in _OF_PHASE:
-            phase = _OF_PHASE[bare]
-            return {phase: self._at_most(name, value, PHASES.index(phase)) if name.endswith("_j") else value}
-        return dict(zip(PHASES, parts(name, value, self._weights(name)), strict=True))
-
-    def _weights(self, name: str) -> Sequence[int]:
         weights = self.active if name.endswith("active_j") else self.idle if name.startswith("idle_") else self.whole
-        return weights if any(weights) else self.whole
-
-    def _at_most(self, name: str, value: float, place: int) -> float:
-        """Only what counts its tokens has energy in a phase: of a numerator it is the phase's, not a proportion."""
-        return uj_to_j(min(j_to_uj(value), (self.active if name.endswith("active_j") else self.whole)[place]))
-
-
-def _bare(name: str) -> str:
-    """The count that a field is about."""
-    return name.removeprefix("unmetered_").removeprefix("late_").removesuffix("_j").removesuffix("_active")
+        if len(having) == 1:
+            # Only what counts its tokens has energy in a phase: of a numerator it is the phase's, not a proportion.
+            return {having[0]: uj_to_j(min(j_to_uj(value), weights[PHASES.index(having[0])]))}
+        return dict(zip(PHASES, parts(name, value, weights if any(weights) else self.whole), strict=True))
 
 
 def _by_phase_uj(fields: Mapping[str, float], bucket: str) -> list[int]:

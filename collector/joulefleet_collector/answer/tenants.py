@@ -124,7 +124,8 @@ def _divided(total: Total, shares: Shares) -> list[Total]:
     each = _Weights(total.fields, shares)
     divided: list[dict[str, float]] = [{} for _ in shares.tenants]
     for name, value in total.fields.items():
-        for fields, part in zip(divided, parts(name, value, each.of(name)), strict=True):
+        shared = parts(name, value, each.of(name)) if value else [value] * len(divided)
+        for fields, part in zip(divided, shared, strict=True):
             fields[name] = part
     return [
         Total(total.start_ns, {**total.tags, TAG: tenant}, fields)
