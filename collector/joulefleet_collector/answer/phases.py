@@ -6,10 +6,10 @@ goes through all of it: each of the three has all requests, so that their joules
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 
 from joulefleet.units import j_to_uj, uj_to_j
 from joulefleet_collector.answer.parts import OF_TIME, energy_uj, parts
+from joulefleet_collector.rows import USAGE
 from joulefleet_collector.store.store import Total
 
 TAG = "phase"
@@ -59,7 +59,7 @@ def _divided(total: Total) -> list[Total]:
         return [Total(total.start_ns, {**total.tags, TAG: NONE}, total.fields)]
     divided: dict[str, Fields] = {phase: {} for phase in PHASES}
     for name, value in total.fields.items():
-        having, is_whole = _belongs(name)
+        having, is_whole = _BELONGS.get(name) or _belongs(name)
         each = dict.fromkeys(having, value) if is_whole or value == 0 else shares.of(name, value, having)
         for phase, part in each.items():
             divided[phase][name] = part
@@ -68,7 +68,6 @@ def _divided(total: Total) -> list[Total]:
     return [Total(total.start_ns, {**total.tags, TAG: phase}, fields) for phase, fields in divided.items()]
 
 
-@cache
 def _belongs(name: str) -> tuple[tuple[str, ...], bool]:
     """Which phases have a field, and whether they have all of it."""
     about = name.removeprefix("unmetered_").removeprefix("late_").removesuffix("_j").removesuffix("_active")
@@ -79,6 +78,9 @@ def _belongs(name: str) -> tuple[tuple[str, ...], bool]:
     if about in _OF_PHASE:
         return (_OF_PHASE[about],), not name.endswith("_j")
     return PHASES, False
+
+
+_BELONGS = {name: _belongs(name) for name in USAGE.sums}
 
 
 class _Shares:
