@@ -28,6 +28,8 @@ NOBODY = ""
 """Tenant of work without a name."""
 OF_GROUP = ("simulated", "group", "model")
 """What engines of one replica group have in common for one model."""
+OF_ENGINE = ("server", "software", "version", "model", "revision", "hardware")
+"""What tells engines without a group apart, so that none pays for another's tenants."""
 _OWN = frozenset({TAG, "layer", "boundary"})
 """Tags that do not tell which engine it was."""
 _COUNTS = (*COUNT_FIELDS, *(f"late_{name}" for name in COUNT_FIELDS))
@@ -56,6 +58,17 @@ def split(usage: Sequence[Total], work: Sequence[Total], policy: Policy) -> list
     apart = _in_common(usage, work)
     hours = _Hours(work, apart, policy)
     return [part for total in usage for part in _divided(total, hours.shares_of(total))]
+
+
+def engines_tell(work: Iterable[Total]) -> bool:
+    """Whether engines without a group name tenants themselves.
+
+    Then usage and work have to be by OF_ENGINE too, whatever is asked: else a tenant's joules would depend on the tags
+    that are kept apart.
+    """
+    return any(
+        total.tags.get(TAG) and not total.tags.get("group") and total.tags.get("layer") != FRONT for total in work
+    )
 
 
 def _in_common(usage: Sequence[Total], work: Sequence[Total]) -> tuple[str, ...]:

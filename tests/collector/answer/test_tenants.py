@@ -8,7 +8,7 @@ from fixtures.hourly import WORKS, sums, total, work
 from joulefleet.units import j_to_uj
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.answer.parts import OF_TIME, SQUARES
-from joulefleet_collector.answer.tenants import split
+from joulefleet_collector.answer.tenants import engines_tell, split
 from joulefleet_collector.rows import FRONT
 from joulefleet_collector.store.store import Total
 
@@ -137,6 +137,20 @@ def test_engines_of_their_own_are_told_apart_as_finely_as_their_work_is() -> Non
         ("s1", "a"),
         ("s2", "b"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([work("a")], True),
+        ([work("")], False),
+        ([work("a", layer=FRONT)], False),
+        ([work("a", group="g"), work("")], False),
+        ([], False),
+    ],
+)
+def test_whether_engines_of_their_own_name_tenants(told: list[Total], expected: bool) -> None:
+    assert engines_tell(told) == expected
 
 
 def test_members_of_a_replica_group_share_what_one_of_them_counts() -> None:
