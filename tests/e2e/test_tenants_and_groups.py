@@ -65,11 +65,12 @@ def fleet(begin_ns: int) -> Iterator[Window]:
     for start_ns in range(begin_ns, begin_ns + HOURS * HOUR_NS, s_to_ns(STEP_S)):
         version = "1" if start_ns < begin_ns + 2.5 * HOUR_NS else "2"
         behind = works(chance, "llama")
-        own = works(chance, "qwen", TENANTS)
+        own, more = works(chance, "qwen", TENANTS), works(chance, "qwen", ("zeta",))
         big = works(chance, "big", TENANTS)
-        joules = [chance.uniform(54_000, 400_000) for _ in range(4)]
+        joules = [chance.uniform(54_000, 400_000) for _ in range(5)]
         yield window("s1", start_ns, joules[0], engine("e", behind, version=version))
         yield window("s2", start_ns, joules[1], engine("e", own, version="9"))
+        yield window("s5", start_ns, joules[4], engine("e", more, version="9"))
         yield window("s3", start_ns, joules[2], engine("e", big, group="tp", group_size=2))
         yield window("s4", start_ns, joules[3], engine("member", [], group="tp", group_size=2))
         yield window("gw", start_ns, 0, engine("gw", works(chance, "llama", ("acme", "zeta")), front=True, devices=()))
@@ -151,6 +152,19 @@ def test_an_engines_own_tenants_keep_their_counts(reported: Collector, clock: Cl
                 counted[work.key.tenant] = counted.get(work.key.tenant, 0) + (work.counts.output_tokens or 0)
     rows = reported.ask(by="tenant", model="qwen", boundary="accelerator")["rows"]
     assert {row["tenant"]: row["output_tokens"] for row in rows} == counted
+
+
+def test_a_tenants_joules_do_not_depend_on_what_else_is_told_apart(reported: Collector) -> None:
+    """`zeta` used `qwen` on a server of its own."""
+    asked = {"model": "qwen", "boundary": "accelerator"}
+    alone = {row["tenant"]: row["energy_j"] for row in reported.ask(by="tenant", **asked)["rows"]}
+    for by in ("server,tenant", "version,tenant"):
+        apart: dict[str, float] = {}
+        for row in reported.ask(by=by, **asked)["rows"]:
+            apart[row["tenant"]] = apart.get(row["tenant"], 0.0) + row["energy_j"]
+        assert apart == {tenant: pytest.approx(energy_j, rel=1e-12) for tenant, energy_j in alone.items()}
+    by_server = reported.ask(by="server,tenant", **asked)["rows"]
+    assert {row["server"] for row in by_server if row["tenant"] == "zeta"} == {"s5"}
 
 
 def test_the_command_prints_tenants_and_phases(reported: Collector) -> None:

@@ -84,6 +84,7 @@ def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> Found:
 
 def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> Found:
     """Every hour, with all that is joined and split in it."""
+    by = (*by, *_apart(store, asked, by))
     if not is_wider(asked):
         return Found(asked, _split(store, asked, _hours(store, asked, _wanted(asked, by), rules), by, rules))
     places, stale = rules.places()
@@ -99,6 +100,12 @@ def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rule
         totals += of_facility(divided, places)
         warned += notices.of_sites(wider.hours, places.sites)
     return Found(asked, totals, wider.about, warned)
+
+
+def _apart(store: Store, asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
+    """Tags that tell engines apart where these name their tenants: whatever else is asked, each pays for its own."""
+    told = {*by, *asked.where}
+    return tenants.OF_ENGINE if "tenant" in told and tenants.engines_tell(_work(store, asked, (GROUP,))) else ()
 
 
 def _at(asked: UsageQuestion, named: tuple[str, ...]) -> UsageQuestion:
