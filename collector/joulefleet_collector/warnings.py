@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from joulefleet_collector.agents import newest
+from joulefleet_collector.answer.groups import LEFT_OUT_J
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
@@ -88,6 +89,7 @@ def warnings(
         *_losses(agents),
         *(_gap(one, told) for one in timelines if isinstance(one, Gap)),
         *_unmatched(usage, ledger),
+        *_left_out(usage),
         *_restarts(usage),
         *_modelled(ledger),
         *_catalogue(usage),
@@ -219,6 +221,22 @@ def _unmatched(usage: Sequence[Total], ledger: Sequence[Total]) -> list[Notice]:
             }
         )
     return found
+
+
+def _left_out(usage: Sequence[Total]) -> list[Notice]:
+    """One per boundary, simulated and real apart."""
+    by_boundary = {key: _summed(used, LEFT_OUT_J) for key, used in sorted(_by_boundary(usage).items())}
+    return [
+        {
+            "code": "group_incomplete",
+            **_named(key),
+            LEFT_OUT_J: joules,
+            "message": f"boundary {key[0]}: {_rounded(joules)} J of replica groups are left out, of hours in which"
+            " one of their members was not covered; a report by group, step hour, tells which",
+        }
+        for key, joules in by_boundary.items()
+        if joules
+    ]
 
 
 def _apart(joules: float, requests: float, tokens: float, unpaired_s: float) -> str:

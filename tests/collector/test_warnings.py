@@ -24,6 +24,13 @@ def test_nothing_wrong_is_no_warning() -> None:
     assert told(fine, ledger=(ledger("server", metered_j=1.0, unmatched_j=0.0),), agents=(agent,)) == []
 
 
+def test_joules_of_groups_that_lack_a_member_are_told_by_boundary() -> None:
+    left_out = [usage("server", start=hour, left_out_j=2e6) for hour in (0, 1)]
+    (one,) = told(*left_out, usage("server", left_out_j=0.0), usage("accelerator"))
+    assert (one["code"], one["boundary"], one["left_out_j"]) == ("group_incomplete", "server", 4e6)
+    assert "4,000,000 J of replica groups are left out" in str(one["message"])
+
+
 def test_two_accounts_of_one_time_name_the_server_and_the_time() -> None:
     (one,) = warnings([], [], [], [Overlap("gpu-7", (1, 0xABC), 60, 120)], lambda at: f"t{at}")
     assert one["code"] == "two_agents_or_clock"

@@ -234,6 +234,8 @@ def test_an_hour_in_which_a_member_is_not_known_is_refused_and_the_others_are_ri
         assert row["energy_j"] == (2 * WATTS * 3600 if known else 0)
         assert (row["output_tokens"], row["unmetered_output_tokens"]) == ((done, 0) if known else (0, done))
         assert row["coverage"] == (1 if known else 0)
-    (day,) = hosted.ask(by="group", boundary="accelerator")["rows"]
+    answer = hosted.ask(by="group", boundary="accelerator")
+    assert ("group_incomplete" in [one["code"] for one in answer["warnings"]]) == bool(refused)
+    (day,) = answer["rows"]
     assert day["coverage"] == pytest.approx(1 - len(refused) / 5)
     assert day["joules_per_output_token"] == 2 * WATTS / TOKENS_PER_S

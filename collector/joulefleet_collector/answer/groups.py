@@ -30,6 +30,8 @@ from joulefleet_collector.store.store import DAY_NS, Total
 from joulefleet_collector.usage import OK_COVERAGE
 
 HOUR_S = ns_to_s(HOUR_NS)
+LEFT_OUT_J = "left_out_j"
+"""Field of an hour without a figure: the joules of those members that were covered."""
 _OF_GROUP = ("boundary", "simulated", "group")
 _OF_WORK = ("model", "revision", "software", "version")
 """Tags that members which count nothing take from those that do."""
@@ -289,4 +291,6 @@ def _covered(fields: Fields, window_s: float, coverage: float) -> Fields:
     nothing = {name: 0.0 for name in fields if name.endswith("_j") or name in _WITH_ENERGY}
     known = [name for name in COUNT_FIELDS if name in fields]
     unmetered = {f"unmetered_{name}": fields[name] + fields.get(f"unmetered_{name}", 0.0) for name in known}
-    return fields | nothing | unmetered | dict.fromkeys(known, 0.0) | {"window_s": window_s, "paired_s": 0.0}
+    left_out = {LEFT_OUT_J: uj_to_j(energy_uj(fields, "active_j", "idle_j"))}
+    time = {"window_s": window_s, "paired_s": 0.0}
+    return fields | nothing | unmetered | dict.fromkeys(known, 0.0) | left_out | time

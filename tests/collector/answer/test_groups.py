@@ -76,6 +76,7 @@ def test_an_hour_without_one_of_the_members_is_refused_and_the_others_are_right(
     assert [usage_figures(found[hour])["joules_per_request"] for hour in range(3)] == [20.0, None, 20.0]
     refused = found[1].fields
     assert (refused["window_s"], refused["paired_s"], refused["active_j"], refused["requests_j"]) == (3600.0, 0, 0, 0)
+    assert refused["left_out_j"] == 100.0
     assert (refused["requests_ok"], refused["unmetered_requests_ok"], refused["total_tokens"]) == (0.0, 10.0, 0.0)
 
 
