@@ -6,7 +6,7 @@ memory and are tried again; nothing is sent that is not on disk.
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from joulefleet.window import Losses, Window
 from joulefleet_agent.cutter import Cutter, CutterState, Identity
 from joulefleet_agent.idle import IdleBook
 from joulefleet_agent.own_cost import OwnCost
+from joulefleet_agent.placement import Placed, apply, is_found
 from joulefleet_agent.spool import Spool, SpoolUnavailable, added, energy_uj
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class Kept(msgspec.Struct):
     cutter: CutterState
     declared: dict[str, Declared] = {}
     """By source: one that cannot be opened after a restart still declares what it did before, and is missed."""
+    placed: Placed = {}
+    """Where engines were found to run."""
 
 
 class Pipeline:
@@ -69,6 +72,11 @@ class Pipeline:
         """The timeline of which the spool has what was learnt."""
         kept = self._restore(step_ns, timeline)
         self._declared = kept.declared
+        self._placed = kept.placed
+        self.asked: list[Engine] = []
+        """The engines of all sources, each once, as the sources declare them."""
+        self.engines: list[Engine] = []
+        """The same where they were found to run."""
         self._owners: dict[str, str] = {}
         """The source whose word counts, by id of meter or engine."""
         self.cutter = Cutter(kept.cutter, identity)
@@ -107,9 +115,15 @@ class Pipeline:
         return self._declared.get(source, Declared()).all
 
     @property
-    def engines(self) -> list[Engine]:
-        """The engines that all sources declare."""
-        return [engine for declared in self._declared.values() for engine in declared.engines]
+    def placed(self) -> Placed:
+        """Where engines were found to run that do not say it themselves."""
+        return self._placed
+
+    def place(self, where: Placed, now_ns: int) -> None:
+        """Engines were found to run here; that a place has changed takes effect at the next edge."""
+        if where != self._placed:
+            self._placed = where
+            self._declare(now_ns)
 
     def feed(self, readings: Sequence[Reading], now_ns: int, source: str = "") -> None:
         """Readings of any sources; of this one alone, where it is named, without those of what another one has."""
@@ -137,14 +151,27 @@ class Pipeline:
         self._try_commit(self.cutter.new_timeline(self._new_timeline(), by_ns), wall_ns)
 
     def _declare(self, now_ns: int) -> None:
-        unique: dict[str, Meter | Engine] = {}
-        self._owners = {}
+        owned = list(self._each_once())
+        self._owners = {one.id: name for name, one in owned}
         for name, declared in self._declared.items():
             for one in declared.all:
-                unique.setdefault(one.id, one)
-                if self._owners.setdefault(one.id, name) != name:
+                if self._owners.get(one.id, name) != name and not _was_found(one):
                     LOG.error("source %s declares %r, which another source does already: it is left out", name, one.id)
-        self.cutter.declare(unique.values(), now_ns)
+        self.asked = [one for _, one in owned if isinstance(one, Engine)]
+        self.engines = [apply(one, self._placed) for one in self.asked]
+        meters = [one for _, one in owned if isinstance(one, Meter)]
+        self.cutter.declare([*meters, *self.engines], now_ns)
+
+    def _each_once(self) -> Iterator[tuple[str, Meter | Engine]]:
+        """What is declared, each with the source whose word counts: the first, and what is configured before what was
+        found at the same port."""
+        every = [(name, one) for name, declared in self._declared.items() for one in declared.all]
+        named = {one.port for _, one in every if isinstance(one, Engine) and not is_found(one)} - {0}
+        seen: set[str] = set()
+        for name, one in sorted(every, key=lambda each: _was_found(each[1])):
+            if one.id not in seen and not (isinstance(one, Engine) and is_found(one) and one.port in named):
+                seen.add(one.id)
+                yield name, one
 
     def _try_commit(self, closed: list[Window], wall_ns: int) -> int:
         try:
@@ -159,7 +186,8 @@ class Pipeline:
         self._drop_beyond_bound()
         self._fill_in(closed)
         state = self.cutter.state
-        body = msgspec.msgpack.encode(Kept(msgspec.structs.replace(state, idle=IdleBook()), self._declared))
+        kept = Kept(msgspec.structs.replace(state, idle=IdleBook()), self._declared, self._placed)
+        body = msgspec.msgpack.encode(kept)
         learnt = self._learnt()
         self._spool.commit(body, self._uncommitted, wall_ns, lost=self._lost, timeline=state.timeline, learnt=learnt)
         self._watch_spool()
@@ -223,6 +251,10 @@ class Pipeline:
         state.step_ns = step_ns
         if state.closed_ns >= 0:
             state.closed_ns += -state.closed_ns % step_ns
+
+
+def _was_found(one: Meter | Engine) -> bool:
+    return isinstance(one, Engine) and is_found(one)
 
 
 def _subject(reading: Reading) -> str:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from joulefleet.describe import Engine
+from joulefleet.describe import SOMEWHERE, WHOLE, Engine
 from joulefleet.reading import MeterReading, Reading
 from joulefleet.sockets import listening
 
@@ -41,6 +41,10 @@ class Names(Protocol):
         """The readings with engines in the place of processes."""
         ...
 
+    def owners(self, pids: Iterable[str], engines: Sequence[Engine]) -> dict[str, str]:
+        """The engine of each process, or NOBODY."""
+        ...
+
 
 class Processes:
     """Remembers whose processes are whose; `root` is where the kernel tells of them."""
@@ -50,6 +54,8 @@ class Processes:
         """Whether a process was seen whose sockets may not be read."""
         self._root = root
         self._known: dict[str, Known] = {}
+        self._wanted: set[str] = set()
+        """The engines that were looked for last."""
         self._of_meter: dict[str, set[str]] = {}
 
     def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
@@ -57,21 +63,26 @@ class Processes:
 
         Processes of no engine stand together under NOBODY.
         """
-        if len(engines) < 2:
+        if _is_alone(engines):
             # One engine has all that its boards do: whose processes they are need not be known.
             return [_untold(one) for one in readings]
         telling = {one.meter: one for one in readings if isinstance(one, MeterReading) and one.activity_ns is not None}
         if not telling:
             return list(readings)
         pids = {pid for one in telling.values() for pid in one.activity_ns or ()}
-        owners = self._owners(pids, engines)
+        owners = self.owners(pids, engines)
         for meter, one in telling.items():
             self._of_meter[meter] = {owners[pid] for pid in one.activity_ns or ()} - {NOBODY}
         found = set().union(*self._of_meter.values())
         return [by_engine(one, owners, found) if isinstance(one, MeterReading) else one for one in readings]
 
-    def _owners(self, pids: set[str], engines: Sequence[Engine]) -> dict[str, str]:
+    def owners(self, pids: Iterable[str], engines: Sequence[Engine]) -> dict[str, str]:
+        """The engine of each process, or NOBODY."""
         wanted = {engine.id for engine in engines}
+        if not wanted <= self._wanted:
+            # What was nobody's may be the new engine's.
+            self._known = {pid: known for pid, known in self._known.items() if known.engine != NOBODY}
+        self._wanted = wanted
         sockets: dict[str, str] | None = None
         owners = {}
         for pid in pids:
@@ -82,7 +93,7 @@ class Processes:
                 known = Known(self._started(pid), self._owner(pid, sockets, engines))
                 self._known[pid] = known
             owners[pid] = known.engine
-        for pid in [pid for pid in self._known if pid not in pids and not (self._root / pid).exists()]:
+        for pid in [pid for pid in self._known if pid not in owners and not (self._root / pid).exists()]:
             del self._known[pid]
         return owners
 
@@ -154,6 +165,12 @@ def by_engine(reading: MeterReading, owners: dict[str, str], found: Iterable[str
     for pid, active_ns in reading.activity_ns.items():
         sums[owners[pid]] = sums.get(owners[pid], 0) + active_ns
     return msgspec.structs.replace(reading, activity_ns=sums)
+
+
+def _is_alone(engines: Sequence[Engine]) -> bool:
+    """Whether there is one engine at most, and nobody beside it."""
+    parts = [part for one in engines for part in one.devices]
+    return len(engines) < 2 and all(part.share_ppm == WHOLE and part.meter != SOMEWHERE for part in parts)
 
 
 def _untold(reading: Reading) -> Reading:

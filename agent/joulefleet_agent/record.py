@@ -13,6 +13,7 @@ from joulefleet.units import bytes_to_mb, ns_to_s
 from joulefleet_agent.calibration import gains_of
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.listen import Heard, listen
+from joulefleet_agent.placement import with_owners
 from joulefleet_agent.processes import Names, Processes
 from joulefleet_agent.recording import Began, RecordingWriter
 from joulefleet_agent.sampler import Opened, Said
@@ -56,7 +57,8 @@ def named(heard: Iterable[Heard], processes: Names) -> Iterator[Heard]:
                 engines[event.source] = [each for each in event.declares if isinstance(each, Engine)]
                 yield one
             case Said() as event:
-                readings = processes.named(event.readings, [each for several in engines.values() for each in several])
+                every = [each for several in engines.values() for each in several]
+                readings = with_owners(processes.named(event.readings, every), processes, every)
                 yield Heard(one.boot_ns, one.wall_ns, Said(event.source, event.boot_ns, tuple(readings)))
             case _:
                 yield one

@@ -28,6 +28,7 @@ from joulefleet_agent.cutter import Identity
 from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
+from joulefleet_agent.placement import Placement
 from joulefleet_agent.processes import Names, Processes
 from joulefleet_agent.sampler import (
     LONGEST_QUEUE,
@@ -87,9 +88,13 @@ class Agent:
         self._edge_ns = floor_to(self._beat_ns, step_ns)
         self._said: dict[str, str] = {}
         self._processes: Names = processes or Processes()
+        self._placement = Placement(self._processes)
+        self._unheard: set[str] = set()
+        """Sources that have said nothing yet: one of them may tell of processes."""
 
     def run(self, sources: Sequence[Configured], stop: threading.Event) -> int:
         """Read until told to stop. Returns the process's exit code."""
+        self._unheard = {source.name for source in sources}
         self._pipeline.start([source.name for source in sources], self._clock.now_ns())
         self._readers = {source.name: Reader(source, self._boot, self._events, stop) for source in sources}
         for reader in self._readers.values():
@@ -123,6 +128,7 @@ class Agent:
             case Opened():
                 self._tell(event.source, f"open, {len(event.declares)} declared")
                 self._pipeline.declare(event.source, event.declares, now_ns)
+                self._place(now_ns)
             case Absent():
                 self._tell(event.source, f"{event.code}: {event.detail}" + (f"; {event.mend}" if event.mend else ""))
                 failure = Failure(subject="", code=event.code, detail=event.detail)
@@ -164,7 +170,20 @@ class Agent:
             self._pipeline.set_back(back_ns, self._wall())
         self._edge_ns = floor_to(self._clock.now_ns(), self._step_ns)
 
+    def _place(self, now_ns: int) -> None:
+        """Declare the engines where their processes run."""
+        where = self._placement.where(self._pipeline.asked, self._pipeline.placed, heard=not self._unheard)
+        self._pipeline.place(where, now_ns)
+        if self._processes.hidden:
+            self._tell("processes", HIDDEN)
+
     def _feed(self, source: str, readings: Sequence[Reading], at_ns: int, now_ns: int) -> None:
+        news = self._placement.note(readings)
+        if source in self._unheard:
+            self._unheard.discard(source)
+            news |= not self._unheard
+        if news:
+            self._place(now_ns)
         named = self._processes.named(readings, self._pipeline.engines)
         if self._processes.hidden:
             self._tell("processes", HIDDEN)

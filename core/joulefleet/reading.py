@@ -21,6 +21,9 @@ class MeterReading(msgspec.Struct, frozen=True, kw_only=True):
     activity_ns: dict[str, int] | None = None
     """Time for which each process kept it busy since the reading before that told, by process id; a process that runs
     and did nothing has 0. None where this reading does not tell. The agent puts engines in the place of processes."""
+    processes: dict[str, str] | None = None
+    """Those that run on it now, by process id, each with the slice in which it runs; empty where the meter has no
+    slices. None where this reading does not tell."""
     gauges: dict[str, float] = {}
     """Values beside it, each name with its unit: `utilisation_pct`, `temperature_c`."""
 

@@ -40,9 +40,11 @@ DEADLINE_NS = s_to_ns(5)
 SELDOM_S = 5.0
 """Between two questions for what changes slowly, or what many drivers are slow to tell: lists of processes."""
 SELDOM = {*ask.SELDOM, "processes"}
+RESIDENTS_S = 30.0
+"""Between two questions which processes run on a board, by which the boards of engines are found."""
 SLICES_S = 60.0
 """Between two looks at the MIG slices of the boards, which are made and destroyed while work goes on."""
-READING_FIELDS = ("counter_uj", "power_mw", "activity_ns")
+READING_FIELDS = ("counter_uj", "power_mw", "activity_ns", "processes")
 """What an answer may tell that is no gauge beside the energy."""
 
 ABSENT: dict[int, tuple[str, str]] = {
@@ -76,7 +78,8 @@ class NvmlSource:
         nvml.nvmlInit()
         self._inits = 0
         self._life = f"{boot_id}/{nvml.nvmlSystemGetDriverVersion()}"
-        self._seldom = max(round(SELDOM_S / config.period_s), 1)
+        seldom, rarely = (max(round(each / config.period_s), 1) for each in (SELDOM_S, RESIDENTS_S))
+        self._every = {**dict.fromkeys(SELDOM, seldom), "residents": rarely}
         self._slices_every = max(round(SLICES_S / config.period_s), 1)
         self._reads = 0
         self._identification = Identification(nvml, self.period_ns)
@@ -155,7 +158,7 @@ class NvmlSource:
     def _due(self, board: Board) -> list[str]:
         """The questions of this read."""
         names = [name for name in board.asks if name not in board.unsupported]
-        return [name for name in names if name not in SELDOM or board.reads % self._seldom == 0]
+        return [name for name in names if board.reads % self._every.get(name, 1) == 0]
 
     @contextlib.contextmanager
     def _only_beside(self, board: Board, name: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from joulefleet import Failure, Kind, Meter, Slice
 from joulefleet.units import mj_to_uj, ms_to_ns, w_to_mw
 from joulefleet_plugins.meters import nvml_ask as ask
 from joulefleet_plugins.meters.nvml_ask import Ask
-from joulefleet_plugins.meters.nvml_processes import ProcessActivity
+from joulefleet_plugins.meters.nvml_processes import ProcessActivity, residents
 
 REFRESH_NS = ms_to_ns(100)
 """Longest step of the counter that was seen: about 10 ms on a V100, up to 100 ms on others (ML.ENERGY)."""
@@ -283,7 +283,7 @@ def _most_mw(gpus: Sequence[Board]) -> int:
 
 def _beside() -> dict[str, Ask]:
     """What is asked of a board beside its energy and power."""
-    return {**ask.OFTEN, **ask.SELDOM, "processes": ProcessActivity()}
+    return {**ask.OFTEN, **ask.SELDOM, "processes": ProcessActivity(), "residents": residents}
 
 
 def _asked(meter: Meter, uuid: str, handle: Any, energy: Ask | None, power: Ask | None, **others: Ask) -> Board:

@@ -5,15 +5,17 @@ several a second, of which it keeps some seconds. So the mean times the time sin
 a process kept the whole board busy. Wrong entries were seen among right ones (use above 100 %, old times, processes
 that do not run), and one from the future would hide all that follow: those are left out. Not told for boards under MIG.
 
-Which processes run is asked only where more than one was seen: the list takes some drivers milliseconds.
+Which processes run takes some drivers milliseconds to tell: for shares it is asked only where more than one was seen,
+and for where engines run it is asked rarely.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 from joulefleet.units import ns_to_us, s_to_us, us_to_ns
-from joulefleet_plugins.meters.nvml_ask import NOT_FOUND, Told
+from joulefleet_plugins.meters.nvml_ask import NOT_FOUND, UNSUPPORTED, Told
 
 MOST_US = s_to_us(10)
 """Samples are not kept for longer than about this: what a mean says of a longer time is not known."""
@@ -62,3 +64,29 @@ class ProcessActivity:
             if error.value in NOTHING_NEW:
                 return []
             raise
+
+
+def residents(nvml: Any, handle: Any) -> Told:
+    """The processes that run on a board, each with the UUID of its MIG instance or nothing. Raises NVMLError."""
+    if not _is_sliced(nvml, handle):
+        return {"processes": dict.fromkeys(_running(nvml, handle), "")}
+    found: dict[str, str] = {}
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        # Indices are not dense: an instance that was destroyed leaves a hole.
+        with contextlib.suppress(nvml.NVMLError_NotFound, nvml.NVMLError_InvalidArgument):
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            found |= dict.fromkeys(_running(nvml, instance), str(nvml.nvmlDeviceGetUUID(instance)))
+    return {"processes": found}
+
+
+def _running(nvml: Any, handle: Any) -> list[str]:
+    return [str(each.pid) for each in nvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+
+
+def _is_sliced(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError as error:
+        if error.value in UNSUPPORTED:
+            return False
+        raise

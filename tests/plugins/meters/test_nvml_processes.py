@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.nvml.fake_nvml import NOT_SUPPORTED, slice_uuid
 from joulefleet_plugins.meters.nvml_processes import ProcessActivity
 
 FOREVER_MS = 10**12
@@ -140,3 +141,32 @@ def test_nothing_new_is_no_error(code: int) -> None:
 def test_any_other_error_is_one() -> None:
     with pytest.raises(NvmlError):
         asked(999)
+
+
+def test_who_runs_on_a_board_is_told_every_half_minute_idle_ones_too(nvml: Any, nvml_reader: Any) -> None:
+    nvml.boards, nvml.processes = 2, [(0, 100, 0, 0, 40_000), (1, 200, 50, 0, FOREVER_MS), (1, 300, 0, 0, FOREVER_MS)]
+    nvml.write()
+    nvml_reader.open()
+    told = []
+    for second in range(61):
+        nvml.at(second * 1_000)
+        told.append([board.processes for board in nvml_reader.read()])
+    assert [second for second, one in enumerate(told) if one != [None, None]] == [0, 30, 60]
+    assert told[0] == told[30] == [{"100": ""}, {"200": "", "300": ""}]
+    assert told[60] == [{}, {"200": "", "300": ""}]
+
+
+def test_under_mig_the_instance_of_each_process_is_told(nvml: Any, nvml_reader: Any) -> None:
+    nvml.mig = {0: [3, 0, 4]}
+    nvml.processes = [(0, 100, 60, 0, FOREVER_MS, 0), (0, 200, 60, 0, FOREVER_MS, 2), (0, 300, 60, 0, FOREVER_MS, 2)]
+    nvml.write()
+    nvml_reader.open()
+    (reading,) = nvml_reader.read()
+    assert reading.processes == {"100": slice_uuid(0, 0), "200": slice_uuid(0, 2), "300": slice_uuid(0, 2)}
+
+
+def test_a_driver_that_tells_no_processes_tells_none(nvml: Any, nvml_reader: Any) -> None:
+    nvml.fail("GetComputeRunningProcesses", NOT_SUPPORTED)
+    nvml_reader.open()
+    (reading,) = nvml_reader.read()
+    assert reading.processes is None and reading.counter_uj is not None
