@@ -20,7 +20,7 @@ from joulefleet.reading import Reading
 from joulefleet.source import OpenSource, Source
 from joulefleet_agent.config import AgentConfig, sources_of
 from joulefleet_agent.sampler import Configured
-from joulefleet_agent.sources import configured
+from joulefleet_agent.sources import configured, on_this_machine, unasked
 
 
 class GainFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,8 +30,10 @@ class GainFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def sources_in(config: AgentConfig, where: str) -> list[Configured]:
-    """The sources of a config, their meters calibrated as it says. Raises ConfigError."""
-    return with_gains(configured(sources_of(config, where), where), gains_of(config, where))
+    """The sources of a config, or all that this machine has where it names none; calibrated. Raises ConfigError."""
+    asked = sources_of(config, where)
+    sources = configured(asked, where) if asked else unasked(configured(on_this_machine(), where))
+    return with_gains(sources, gains_of(config, where))
 
 
 def gains_of(config: AgentConfig, where: str) -> dict[str, Gain]:

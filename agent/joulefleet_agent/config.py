@@ -38,7 +38,8 @@ class CollectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that an agent is told.
 
-    Each table of `sources` names its plugin as `use`; its other keys are that plugin's own.
+    Each table of `sources` names its plugin as `use`; its other keys are that plugin's own. Without any, all that this
+    machine has are tried.
     """
 
     server: str = ""

@@ -221,6 +221,6 @@ def _engines(findings: list[Finding]) -> list[str]:
     if any(finding.engines for finding in findings if finding.readable):
         return []
     return [
-        "No inference server answers, and without one there are watts but no joules per token: name its metrics page"
-        " with `joulefleet up --engine URL`, or as a source `openmetrics` of the agent."
+        "No inference server answers, and without one there are watts but no joules per token: start it with its"
+        " metrics page, or name that with `joulefleet up --engine URL`, or as a source `openmetrics` of the agent."
     ]

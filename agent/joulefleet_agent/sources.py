@@ -34,6 +34,22 @@ def _here(point: EntryPoint) -> dict[str, Any]:
     return dict(table) if isinstance(table, dict) else {}
 
 
+def unasked(sources: Sequence[Configured]) -> list[Configured]:
+    """The same where nobody configured them: one that needs a config is absent, which is no error."""
+    return [Configured(one.name, _absent_without_config(one.opener), one.table) for one in sources]
+
+
+def _absent_without_config(opener: OpenSource) -> OpenSource:
+    def opened(table: dict[str, Any]) -> Source:
+        try:
+            return opener(table)
+        except ConfigError as error:
+            mend = "write it as [[sources]] of the agent's config"
+            raise SourceUnavailable("needs_configuration", f"{error.key}: {error.expected}", mend) from error
+
+    return opened
+
+
 def tried_of(name: str) -> str:
     """How far this source was tried; empty where its module does not say."""
     return next((str(_constant(point, "TRIED", "")) for point in entry_points(group=GROUP, name=name)), "")

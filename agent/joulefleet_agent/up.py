@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -25,6 +26,8 @@ from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, probe
 from joulefleet_agent.sources import on_this_machine
 
 STEP_S = 10
+NAMED, FOUND = "openmetrics", "found"
+"""The sources of engines: those that are named, and those that are found."""
 LOOK_EVERY_S = 2.0
 TELL_EVERY_S = 10.0
 
@@ -81,19 +84,19 @@ def _start_collector(children: Children, folder: Path, port: int) -> str:
 
 
 def _start_agent(children: Children, folder: Path, url: str, engines: tuple[str, ...]) -> None:
-    chosen = [one for one in on_this_machine() if one.use != "openmetrics"]
-    unasked = [one for one in on_this_machine() if one.use == "openmetrics"]
-    pages = [SourceConfig("openmetrics", {"url": page}) for page in engines] or unasked
-    findings = probe([*chosen, *pages], "up", unasked=True)
-    wrong = [one.detail for one in findings[len(chosen) :] if engines and one.state == NEEDS_CONFIGURATION]
+    chosen = [one for one in on_this_machine() if one.use not in (NAMED, FOUND)]
+    pages = [SourceConfig(NAMED, {"url": page}) for page in engines]
+    # Servers that are started later are found then, so that it stays even if it finds none now.
+    looks = SourceConfig(FOUND, {"skip": [urlsplit(url).port]})
+    findings = probe([*chosen, *pages, looks], "up", unasked=True)
+    wrong = [one.detail for one in findings[len(chosen) : -1] if one.state == NEEDS_CONFIGURATION]
     if wrong:
         raise CannotGoOn(f"--engine: {wrong[0]}")
     for line in told(findings):
         click.echo(line, err=True)
-    # A page that nobody named and that does not answer is no engine; one that was named may answer later.
-    found = pages if engines else _readable(pages, findings[len(chosen) :])
     config = folder / "agent.toml"
-    config.write_text(toml_of(folder, url, [*_readable(chosen, findings), *found]), encoding="utf-8")
+    # A page that was named may answer later.
+    config.write_text(toml_of(folder, url, [*_readable(chosen, findings), *pages, looks]), encoding="utf-8")
     children.start("agent", "agent", "run", "--config", str(config))
 
 
@@ -108,8 +111,12 @@ def toml_of(folder: Path, url: str, sources: list[SourceConfig]) -> str:
     lines += ["", "[collector]", f"url = {_quoted(url)}"]
     for one in sources:
         lines += ["", "[[sources]]", f"use = {_quoted(one.use)}"]
-        lines += [f"{name} = {_quoted(value)}" for name, value in one.table.items()]
+        lines += [f"{name} = {_value(value)}" for name, value in one.table.items()]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: str | list[int]) -> str:
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _quoted(text: str) -> str:

@@ -149,3 +149,9 @@ def test_the_sources_of_a_config_are_opened_calibrated(tmp_path: Path) -> None:
             assert after.counter_uj == before.counter_uj * 11 // 10
         else:
             assert after == before
+
+
+def test_a_config_without_sources_has_all_of_this_machine() -> None:
+    names = {one.name for one in sources_in(AgentConfig(), "agent.toml")}
+    assert {"found", "host_model", "nvml"} <= names
+    assert "simulated" not in names

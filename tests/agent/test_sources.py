@@ -10,7 +10,7 @@ import pytest
 from joulefleet.config import ConfigError
 from joulefleet.source import SourceUnavailable
 from joulefleet_agent.config import SourceConfig
-from joulefleet_agent.sources import configured, installed, on_this_machine, opener_of, tried_of
+from joulefleet_agent.sources import configured, installed, on_this_machine, opener_of, tried_of, unasked
 
 
 @pytest.fixture
@@ -66,14 +66,26 @@ def test_one_source_used_twice_has_two_names() -> None:
 
 def test_recordings_and_simulations_are_not_tried_unasked() -> None:
     tables = {one.use: one.table for one in on_this_machine()}
-    assert {"nvml", "rapl", "host_model", "openmetrics"} <= set(tables) <= set(installed())
+    assert {"nvml", "rapl", "host_model", "openmetrics", "found"} <= set(tables) <= set(installed())
     assert not {"mlperf", "nvidia_smi", "simulated"} & set(tables)
-    assert tables["nvml"] == {} and tables["openmetrics"] == {"url": "http://127.0.0.1:8000/metrics"}
+    assert tables["nvml"] == {} and tables["found"] == {}
 
 
 def test_a_stranger_is_tried_too_and_need_not_say_how_far_it_was(strange: None) -> None:
     assert {"strange", "broken"} <= {one.use for one in on_this_machine()}
     assert [tried_of(name) for name in ("strange", "broken", "nowhere")] == ["", "", ""]
+
+
+def test_one_that_needs_a_config_is_absent_where_nobody_asked_for_it(strange: None) -> None:
+    asked = configured([SourceConfig("openmetrics", {}), SourceConfig("strange", {})], "agent.toml")
+    with pytest.raises(ConfigError):
+        asked[0].opener(asked[0].table)
+    one, other = unasked(asked)
+    with pytest.raises(SourceUnavailable, match="url") as error:
+        one.opener(one.table)
+    assert error.value.code == "needs_configuration"
+    opened: object = other.opener({"key": 5})
+    assert opened == {"key": 5}
 
 
 def test_only_a_table_is_where_a_source_is_tried(strange: None, tmp_path: Path) -> None:

@@ -16,13 +16,17 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 
 @given(NAMES, NAMES)
 def test_the_agents_config_says_what_it_was_told(folder: str, page: str) -> None:
-    sources = [SourceConfig("nvml", {}), SourceConfig("openmetrics", {"url": page})]
+    sources = [
+        SourceConfig("nvml", {}),
+        SourceConfig("openmetrics", {"url": page}),
+        SourceConfig("found", {"skip": [8]}),
+    ]
     told = tomllib.loads(toml_of(Path(folder), "http://127.0.0.1:1", sources))
     assert told == {
         "step_s": 10,
         "spool": str(Path(folder) / "spool.db"),
         "collector": {"url": "http://127.0.0.1:1"},
-        "sources": [{"use": "nvml"}, {"use": "openmetrics", "url": page}],
+        "sources": [{"use": "nvml"}, {"use": "openmetrics", "url": page}, {"use": "found", "skip": [8]}],
     }
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 
 from fixtures.collectors import Collector, run
-from fixtures.processes import Command, running, until
+from fixtures.fake_vllm import FakeVllm
+from fixtures.processes import Command, free_port, running, until
 
 FIRST_FIGURE_WITHIN_S = 60
 PAIRS = {("sim-8b", "SIM-A"), ("sim-8b", "SIM-B"), ("sim-70b", "SIM-A"), ("sim-70b", "SIM-B")}
@@ -37,6 +38,26 @@ def test_it_tells_what_can_be_read_then_the_first_figure_and_leaves_no_process_b
     assert "Traceback" not in up.err
     reason = f"another `joulefleet up` is running on {data}; end it, or choose another folder with --data-dir"
     assert second.err == f"Error: {reason}\n"
+
+
+def test_a_server_that_listens_beside_it_is_found_without_a_word(tmp_path: Path) -> None:
+    with (
+        FakeVllm(model="beside", port=free_port()) as vllm,
+        going_up(tmp_path / "up", "--port", "0", "--data-dir", str(tmp_path / "data")) as (up, _),
+    ):
+        collector = Collector(until(lambda: told_address(up), "the collector's address"))
+
+        def paid() -> list[dict[str, Any]]:
+            vllm.serve(prompt=10, output=5)
+            assert up.alive, up.err
+            return [row for row in collector.ask(by="model", model="beside")["rows"] if row["paired_s"]]
+
+        (row,) = until(paid, "tokens of the server with joules beside them", FIRST_FIGURE_WITHIN_S)
+        config = (tmp_path / "data" / "agent.toml").read_text()
+        assert up.end() == 0
+    assert row["output_tokens"] > 0 and row["joules_by_grade"]["modelled"] > 0
+    assert f"engine vllm@{vllm.address}: vllm" in up.err
+    assert vllm.address not in config
 
 
 def test_a_port_in_use_is_told_in_one_sentence(tmp_path: Path) -> None:

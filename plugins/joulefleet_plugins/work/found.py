@@ -40,7 +40,7 @@ GONE_LOOKS = 2
 """An engine whose port has not listened for so many looks in a row has ended: one that is started anew is there by
 then, and is followed through its restart."""
 MOST_ENGINES = 64
-ASKING, READING = 8, 8
+ASKING, READING = 4, 4
 """Threads: a server that does not answer must not delay the others."""
 LATER = frozenset({0, 408, 425, 429, 500, 502, 503, 504})
 """No answer in time, and the states of servers that are busy or not ready: perhaps a page another time."""

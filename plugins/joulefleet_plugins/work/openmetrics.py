@@ -32,8 +32,6 @@ from joulefleet_plugins.work.rises import Rises
 from joulefleet_plugins.work.table import MAX_LABEL_CHARACTERS, Names, Table, Unrecognised, read_batches, read_page
 
 TRIED = "faithful fake"
-HERE = {"url": "http://127.0.0.1:8000/metrics"}
-"""Its config where nobody wrote one: where vLLM's page is by default."""
 AUTO = "auto"
 UNKNOWN = Table(software="unknown", counters={})
 PATHS = tuple(dict.fromkeys(table.metrics_path for table in TABLES.values()))
