@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from joulefleet.units import uj_to_j
+from joulefleet_collector.explain.caveats import IN_WORDS
 from joulefleet_collector.report_table import BEGINNING, Column, Row, count, energy, number, percent, table
 
 INDENT = "  "
@@ -202,11 +203,14 @@ def _held(device: tuple[str, float]) -> str:
 def _pairs(engine: Row) -> str:
     if engine["paired_s"] is not None:
         return f"pairs with {engine['paired_s']:g} s"
-    reasons = "; ".join(
-        f"{each['code']} {each['subject']} has {each['covered_s']:g} of {each['needed_s']:g} s{_gaps(each['gaps_s'])}"
-        for each in engine["obstacles"]
-    )
-    return f"does not pair: {reasons}"
+    return f"does not pair: {'; '.join(map(_obstacle, engine['obstacles']))}"
+
+
+def _obstacle(one: Row) -> str:
+    words = IN_WORDS[one["code"]].format(one["subject"])
+    if one["covered_s"] >= one["needed_s"]:
+        return words
+    return f"{words}, {one['covered_s']:g} of {one['needed_s']:g} s{_gaps(one['gaps_s'])}"
 
 
 def _gaps(gaps_s: Mapping[str, float]) -> str:

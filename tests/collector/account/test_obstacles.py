@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from joulefleet.describe import SOMEWHERE
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.books import Books, keep
 from joulefleet_collector.account.cover import covers
@@ -39,6 +40,10 @@ def test_a_device_that_no_meter_measures_is_one(build: SimpleNamespace) -> None:
         "unmetered_device",
         "a",
     )
+
+
+def test_an_engine_of_which_nobody_told_where_it_runs_is_named_for_that(build: SimpleNamespace) -> None:
+    assert [code for code, *_ in told(build, [build.meter("gpu0")], [build.engine("a", [SOMEWHERE])])] == ["unplaced"]
 
 
 @settings(max_examples=200, deadline=None)

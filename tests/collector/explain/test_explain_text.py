@@ -51,7 +51,7 @@ def test_windows_are_told_with_counters_charges_and_obstacles(text: Callable[...
     said = text(shared(0), shared(1, board=hung), full=True)
     assert "1,000,000,000  34,000,000,000" in said
     assert "engine a on 40% of gpu0: covered 60 s, pairs with 60 s" in said
-    assert "does not pair: meter gpu0 has 30 of 57 s (hung 30 s)" in said
+    assert "does not pair: meter gpu0 was covered too little, 30 of 57 s (hung 30 s)" in said
     assert "18,400,000,000" in said and "9,200,000,000" in said
 
 
