@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import click
 
+from joulefleet_collector.explain.asked import MOST_WINDOWS
 from joulefleet_collector.explain.explain_text import explained
 from joulefleet_collector.report_cli import ask, decoded, terminal_width, whom_to_ask, with_token
 
@@ -25,7 +26,7 @@ Options = list[tuple[str, str]]
 @click.option("--model", metavar="MODEL", help="Of this model.")
 @click.option("--server", metavar="SERVER", help="Of this server.")
 @click.option("--where", multiple=True, metavar="TAG=VALUE", help="Of this value of any tag.")
-@click.option("--windows", type=click.IntRange(0, 1000), help="So many windows of each sort in full.")
+@click.option("--windows", type=click.IntRange(0, MOST_WINDOWS), help="So many windows of each sort in full.")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is: everything.")
 def explain(  # noqa: PLR0913, PLR0917 click hands each option over by name
     what: str,

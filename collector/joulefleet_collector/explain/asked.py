@@ -10,7 +10,7 @@ from joulefleet_collector.explain.figure import DEFAULT, Figure, figure_named
 from joulefleet_collector.rows import BOUNDARIES
 
 DEFAULT_WINDOWS = 3
-MOST_WINDOWS = 1_000
+MOST_WINDOWS = 100
 NAMED_ROWS = 5
 """So many of the rows that match are named."""
 
@@ -45,7 +45,7 @@ def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
 
 def _windows(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_WINDOWS:
-        raise BadQuestion(f"windows '{text}' is no whole number from 0 to {MOST_WINDOWS:,}")
+        raise BadQuestion(f"windows '{text}' is no whole number from 0 to {MOST_WINDOWS}")
     return int(text)
 
 

@@ -105,6 +105,7 @@ def _gone_through(store: Store, policy: Policy, asked: UsageQuestion, boundary: 
     for number, window in enumerate(windows):
         _check_number(number, servers)
         tally.add(window)
+    tally.versions.remember(store.latest("facts"), tally.servers, asked.until_ns)
     return tally, ""
 
 

@@ -1,9 +1,12 @@
 """Which software, drivers and configurations the windows behind a figure were made with, and from when to when."""
 
+from collections.abc import Container, Iterable
+
 import msgspec
 
 from joulefleet.grid import rfc3339
 from joulefleet_collector.explain.seen import Seen
+from joulefleet_collector.rows import Row
 
 MAX_VERSIONS = 10_000
 """Different values that are told apart; a fleet has few."""
@@ -37,13 +40,28 @@ class Versions:
         """What this window tells; the facts of single boards and engines by what they are about."""
         window = seen.stage.window
         for key in {*_declared(seen), *_facts(window.facts)}:
-            if key not in self._told:
-                if len(self._told) >= MAX_VERSIONS:
-                    continue
-                self._told[key] = _Told(window.start_ns, window.end_ns, set())
-            told = self._told[key]
-            told.first_ns, told.end_ns = min(told.first_ns, window.start_ns), max(told.end_ns, window.end_ns)
-            told.servers.add(window.server)
+            self._tell(key, window.start_ns, window.end_ns, window.server)
+
+    def remember(self, facts: Iterable[Row], servers: Container[str], until_ns: int) -> None:
+        """Facts that no window tells, as these servers told them last before this instant: they travel once an hour.
+
+        `facts` are the newest rows of each server, fact and value.
+        """
+        known = {(what, server) for (what, _), told in self._told.items() for server in told.servers}
+        newest: dict[tuple[str, str], Row] = {}
+        for row in sorted(facts, key=lambda row: row.start_ns):
+            what, server = row.tags.get("fact", ""), row.tags.get("server", "")
+            if server in servers and (what, server) not in known and ":" not in what and row.start_ns < until_ns:
+                newest[what, server] = row
+        for (what, server), row in newest.items():
+            self._tell((what, row.tags.get("value", "")), row.start_ns, row.start_ns, server)
+
+    def _tell(self, key: tuple[str, str], first_ns: int, end_ns: int, server: str) -> None:
+        if key not in self._told and len(self._told) >= MAX_VERSIONS:
+            return
+        told = self._told.setdefault(key, _Told(first_ns, end_ns, set()))
+        told.first_ns, told.end_ns = min(told.first_ns, first_ns), max(told.end_ns, end_ns)
+        told.servers.add(server)
 
     def listed(self) -> list[Version]:
         """All of them, by what they are and when they began."""

@@ -27,8 +27,8 @@ def test_figure_and_windows_stand_beside_the_question() -> None:
     [
         ([("figure", "x")], "'x' is no figure"),
         ([("figure", "energy_j"), ("figure", "idle_j")], "'figure' is said twice"),
-        ([("windows", "-1")], "no whole number from 0 to 1,000"),
-        ([("windows", "1001")], "no whole number from 0 to 1,000"),
+        ([("windows", "-1")], "no whole number from 0 to 100"),
+        ([("windows", "101")], "no whole number from 0 to 100"),
         ([("step", "week")], "step 'week'"),
     ],
 )

@@ -8,6 +8,7 @@ from joulefleet.grid import rfc3339
 from joulefleet.window import Window
 from joulefleet_collector.explain.seen import Seen
 from joulefleet_collector.explain.versions import Versions
+from joulefleet_collector.rows import Row
 
 Shared = Callable[..., Window]
 See = Callable[..., Seen | None]
@@ -43,4 +44,30 @@ def test_a_change_has_both_values_in_the_order_in_which_they_were(shared: Shared
     assert [(value, since, until) for _, value, since, until, _ in changed] == [
         ("vllm 0.10", rfc3339(one.start_ns), middle),
         ("vllm 0.9", middle, rfc3339(other.end_ns)),
+    ]
+
+
+def fact(what: str, value: str, start_ns: int, server: str = "n1") -> Row:
+    return Row("facts", start_ns, {"server": server, "fact": what, "value": value}, {"seen": 1.0})
+
+
+def test_facts_that_no_window_tells_are_those_that_were_told_last_before(shared: Shared, see: See) -> None:
+    window = shared(facts={"agent": "0.2"})
+    seen = see(window)
+    assert seen is not None
+    versions = Versions()
+    versions.add(seen)
+    before = [
+        fact("agent", "0.1", window.start_ns - 5),
+        fact("config", "old", window.start_ns - 9),
+        fact("config", "c0ffee", window.start_ns - 5),
+        fact("config", "later", window.end_ns),
+        fact("config", "another", window.start_ns - 1, server="n2"),
+        fact("driver:gpu0", "570", window.start_ns - 5),
+    ]
+    versions.remember(before, {"n1"}, window.end_ns)
+    found = [(one.what, one.value) for one in versions.listed()]
+    assert [told for told in found if told[0] in {"agent", "config", "driver:gpu0"}] == [
+        ("agent", "0.2"),
+        ("config", "c0ffee"),
     ]
