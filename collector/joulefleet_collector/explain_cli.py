@@ -10,6 +10,8 @@ from joulefleet_collector.explain.asked import MOST_WINDOWS
 from joulefleet_collector.explain.explain_text import explained
 from joulefleet_collector.report_cli import ask, decoded, terminal_width, whom_to_ask, with_token
 
+TIMEOUT_S = 300.0
+"""An explanation goes through all windows of a figure, after those that were asked for before it."""
 PATHS = ("/v1/usage", "/v1/explain")
 
 Options = list[tuple[str, str]]
@@ -57,7 +59,7 @@ def explain(  # noqa: PLR0913, PLR0917 click hands each option over by name
         options = of_url + options
     else:
         options.insert(0, ("figure", what))
-    body = ask(url, "/v1/explain", options, token_file)
+    body = ask(url, "/v1/explain", options, token_file, TIMEOUT_S)
     click.echo(body.decode() if as_json else explained(decoded(url, body), terminal_width(), bool(windows)))
 
 

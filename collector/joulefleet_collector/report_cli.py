@@ -72,9 +72,15 @@ def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
     click.echo(body.decode() if as_json else as_text(decoded(url, body), terminal_width()))
 
 
-def ask(url: str, path: str, options: Sequence[tuple[str, str]], token_file: Path | None = None) -> bytes:
+def ask(
+    url: str,
+    path: str,
+    options: Sequence[tuple[str, str]],
+    token_file: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
+) -> bytes:
     """The collector's answer. Raises click's UsageError where the question is wrong, ClickException otherwise."""
-    return _exchange(url, f"{path}?{urlencode(options)}", token_file)
+    return _exchange(url, f"{path}?{urlencode(options)}", token_file, timeout_s=timeout_s)
 
 
 def tell(url: str, path: str, what: object, token_file: Path | None = None) -> bytes:
@@ -82,14 +88,16 @@ def tell(url: str, path: str, what: object, token_file: Path | None = None) -> b
     return _exchange(url, path, token_file, msgspec.json.encode(what))
 
 
-def _exchange(url: str, path: str, token_file: Path | None, body: bytes | None = None) -> bytes:
+def _exchange(
+    url: str, path: str, token_file: Path | None, body: bytes | None = None, timeout_s: float = TIMEOUT_S
+) -> bytes:
     if urlsplit(url).scheme not in ("http", "https"):
         raise click.UsageError(f"'{url}' is no address of a collector; write it as {DEFAULT_URL}")
     headers = {"Authorization": f"Bearer {_token(token_file)}"} if token_file else {}
     headers |= {"Content-Type": JSON_TYPE} if body else {}
     try:
         request = Request(f"{url.rstrip('/')}{path}", body, headers)  # noqa: S310 the scheme is checked above
-        with urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 the scheme is checked above
+        with urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 the scheme is checked above
             return bytes(answer.read())
     except HTTPError as error:
         raise _refused(url, error) from error

@@ -68,7 +68,7 @@ def _apart(rows: Sequence[Row], asked: UsageQuestion) -> list[str]:
 
 
 def _several(rows: Sequence[Row], names: Sequence[str]) -> str:
-    told = ["&".join(f"{name}={_said(row.get(name))}" for name in names) for row in rows[:NAMED_ROWS]]
+    told = ["&".join(f"{name}={said(row.get(name))}" for name in names) for row in rows[:NAMED_ROWS]]
     more = f" and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
     mend = "ask for one of them by its tags"
     if "start" in names:
@@ -76,11 +76,12 @@ def _several(rows: Sequence[Row], names: Sequence[str]) -> str:
     return f"{len(rows)} rows match, and one is explained at a time: {', '.join(told)}{more}; {mend}"
 
 
-def _said(value: object) -> str:
+def said(value: object) -> str:
+    """A value of a row as its tag has it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def tags_of(row: Row, asked: UsageQuestion) -> dict[str, tuple[str, ...]]:
     """The filters that leave nothing but this row."""
-    own = {name: (_said(row.get(name, "")),) for name in (*asked.by, "boundary", "simulated")}
+    own = {name: (said(row.get(name, "")),) for name in (*asked.by, "boundary", "simulated")}
     return asked.where | own

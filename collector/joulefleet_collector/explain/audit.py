@@ -6,7 +6,7 @@ import msgspec
 
 from joulefleet.grid import HOUR_NS, rfc3339
 from joulefleet_collector.explain.figure import Figure
-from joulefleet_collector.explain.seen import Fields, add
+from joulefleet_collector.explain.scope import add
 
 RELATIVE = 1e-9
 """Up to which sums are the same: they were added up in another order."""
@@ -60,9 +60,9 @@ def audit(windows: ByHour, sums: ByHour, figure: Figure) -> Audit:
     )
 
 
-def summed(several: Iterable[Mapping[str, float]]) -> Fields:
+def summed(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """These added up; unknown plus known is known."""
-    sums: Fields = {}
+    sums: dict[str, float] = {}
     for one in several:
         add(sums, one)
     return sums

@@ -1,6 +1,6 @@
-"""What a figure is a part of: hours that were divided among tenants or phases, and by what."""
+"""How a figure was made of hours that were measured otherwise: divided, joined, or widened beyond servers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -8,30 +8,51 @@ from joulefleet.grid import rfc3339
 from joulefleet_collector.answer.phases import TAG as PHASE
 from joulefleet_collector.answer.tenants import OF_GROUP
 from joulefleet_collector.answer.tenants import TAG as TENANT
-from joulefleet_collector.answer.totals import ALWAYS_BY, SPLIT_TAGS, Rules, usage_totals
+from joulefleet_collector.answer.totals import SPLIT_TAGS
+from joulefleet_collector.answer.wider import FACILITY, WIDER
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.explain.figure import Sums
+from joulefleet_collector.explain.scope import Wanted, stored_hours
 from joulefleet_collector.rows import COUNT_FIELDS, FRONT
 from joulefleet_collector.store.store import Question, Store, Total
 from joulefleet_collector.usage import known_sum
 
 MAX_LISTED = 200
-"""Hours, and tenants, that are told one by one."""
-_BY_PHASE = (
-    "energy of prompts and of answers as accounting knows it (engines of one phase, busy seconds, or tokens at the"
-    " weights of the policy)"
+"""Hours, members and tenants that are told one by one."""
+_WHOSE = {FRONT: "a gateway's counts, as ratios of the engines' own", "engines": "the engines' own counts"}
+_PHASES = (
+    "phases: energy of prompts and of answers as accounting knows it (engines of one phase, busy seconds, or tokens at"
+    " the weights of the policy)"
 )
-
-ByHour = dict[int, Sums]
+_GROUPS = (
+    "groups: energy of all members, work of those that count it; an hour in which a member is missing or not covered"
+    " adds neither"
+)
+_FLEET = (
+    "fleet: what nobody holds of the pool in that hour, shared by the device-seconds that each engine holds, and"
+    " declared overhead, in proportion to energy"
+)
+_FACILITY = "facility: all of that times the PUE of the site in that hour; an hour without a PUE adds nothing"
 
 
 class HourPart(msgspec.Struct, frozen=True, kw_only=True):
-    """One hour: the joules of the figure, and those of the whole."""
+    """One hour: the joules of the figure, and those that the meters told of its engines."""
 
     start: str
     figure_j: float
     whole_j: float
     share: float | None
+    """The first of the second; above 1 at boundaries wider than a server."""
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """One server of a replica group in an hour that adds nothing."""
+
+    start: str
+    group: str
+    server: str
+    window_s: float
+    paired_s: float
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,47 +65,47 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Division(msgspec.Struct, frozen=True, kw_only=True):
-    """How the figure's joules are a part of what was measured."""
+    """What was done to the hours."""
 
-    of: dict[str, tuple[str, ...]]
-    """The tenants and phases of the figure."""
-    by: str
-    """What the hours are divided by, in words."""
+    ways: list[str]
+    """In words."""
     told_by: str
     """Which layer names tenants: `gateway`, `engines`, or nobody (empty)."""
+    groups: tuple[str, ...]
     figure_j: float
     whole_j: float
     hours: list[HourPart]
     hours_counted: int
+    missing: list[Member]
+    """Servers of groups in hours that add nothing: a server that is not named there told nothing at all."""
+    missing_counted: int
     tenants: list[Tenant]
     tenants_counted: int
 
 
-def whole_of(asked: UsageQuestion) -> UsageQuestion:
-    """The same question undivided; itself where nothing is divided."""
-    where = {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS}
-    return msgspec.structs.replace(asked, where=where) if len(where) < len(asked.where) else asked
+def is_made(asked: UsageQuestion, groups: Sequence[str]) -> bool:
+    """Whether the hours of this question are others than those that are stored."""
+    return bool(groups) or any(tag in SPLIT_TAGS for tag in asked.where) or asked.where["boundary"][0] in WIDER
 
 
-def sums_by_hour(store: Store, asked: UsageQuestion, rules: Rules) -> ByHour:
-    """The sums of a question's one row by start of the hour."""
-    totals = usage_totals(store, msgspec.structs.replace(asked, step="hour", by=ALWAYS_BY), rules).totals
-    return {total.start_ns or 0: total.fields for total in totals}
-
-
-def division(store: Store, asked: UsageQuestion, parts: Mapping[int, Sums], wholes: Mapping[int, Sums]) -> Division:
-    """How the hours of this question were divided."""
-    hours = [_hour(start_ns, parts.get(start_ns, {}), wholes[start_ns]) for start_ns in sorted(wholes)]
+def division(
+    store: Store, asked: UsageQuestion, wanted: Wanted, made: Mapping[int, Sums], wholes: Mapping[int, Sums]
+) -> Division:
+    """How the hours of this row were made from those of its engines."""
+    hours = [_hour(at_ns, made.get(at_ns, {}), wholes.get(at_ns, {})) for at_ns in sorted({*made, *wholes})]
     tenants = [_tenant(total) for total in _work(store, asked)] if TENANT in asked.where else []
     told_by = _told_by(tenants)
+    missing = _missing(store, asked, wanted, made) if wanted.groups else []
     return Division(
-        of={tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where},
-        by=_words(asked, told_by),
+        ways=list(_ways(asked, wanted, told_by)),
         told_by=told_by,
+        groups=wanted.groups,
         figure_j=sum(one.figure_j for one in hours),
         whole_j=sum(one.whole_j for one in hours),
         hours=hours[:MAX_LISTED],
         hours_counted=len(hours),
+        missing=missing[:MAX_LISTED],
+        missing_counted=len(missing),
         tenants=tenants[:MAX_LISTED],
         tenants_counted=len(tenants),
     )
@@ -92,13 +113,29 @@ def division(store: Store, asked: UsageQuestion, parts: Mapping[int, Sums], whol
 
 def _hour(start_ns: int, part: Sums, whole: Sums) -> HourPart:
     figure_j, whole_j = _energy_j(part), _energy_j(whole)
-    return HourPart(
-        start=rfc3339(start_ns), figure_j=figure_j, whole_j=whole_j, share=figure_j / whole_j if whole_j else None
-    )
+    share = figure_j / whole_j if whole_j else None
+    return HourPart(start=rfc3339(start_ns), figure_j=figure_j, whole_j=whole_j, share=share)
 
 
 def _energy_j(sums: Sums) -> float:
     return known_sum(sums, ("active_j", "idle_j")) or 0.0
+
+
+def _missing(store: Store, asked: UsageQuestion, wanted: Wanted, made: Mapping[int, Sums]) -> list[Member]:
+    """Members of groups in hours that do not pair."""
+    time_ns = asked.since_ns, asked.until_ns
+    refused = {at_ns for at_ns, sums in made.items() if sums.get("window_s") and not sums.get("paired_s")}
+    return [
+        Member(
+            start=rfc3339(total.start_ns or 0),
+            group=total.tags["group"],
+            server=total.tags["server"],
+            window_s=total.fields.get("window_s", 0.0),
+            paired_s=total.fields.get("paired_s", 0.0),
+        )
+        for total in stored_hours(store, wanted, time_ns, ("group", "server"))
+        if total.tags["group"] and total.start_ns in refused
+    ]
 
 
 def _work(store: Store, asked: UsageQuestion) -> list[Total]:
@@ -122,16 +159,19 @@ def _told_by(tenants: list[Tenant]) -> str:
     return FRONT if FRONT in named else "engines" if named else ""
 
 
-def _words(asked: UsageQuestion, told_by: str) -> str:
-    ways = []
-    if TENANT in asked.where:
-        whose = {FRONT: "a gateway's counts, as ratios of the engines' own", "engines": "the engines' own counts"}
-        ways.append(
-            "tenants: prompt tokens for energy of prompts, output tokens for that of answers, work units for the rest,"
-            f" by {whose[told_by]}"
-            if told_by
-            else "tenants: nobody names any, and all is of the one without a name"
-        )
-    if PHASE in asked.where:
-        ways.append(f"phases: {_BY_PHASE}")
-    return "; ".join(ways)
+def _ways(asked: UsageQuestion, wanted: Wanted, told_by: str) -> list[str]:
+    boundary = asked.where["boundary"][0]
+    tenants = (
+        "tenants: prompt tokens for energy of prompts, output tokens for that of answers, work units for the rest, by"
+        f" {_WHOSE[told_by]}"
+        if told_by
+        else "tenants: nobody names any, and all is of the one without a name"
+    )
+    ways = (
+        (bool(wanted.groups), _GROUPS),
+        (boundary in WIDER, _FLEET),
+        (TENANT in asked.where, tenants),
+        (PHASE in asked.where, _PHASES),
+        (boundary == FACILITY, _FACILITY),
+    )
+    return [words for is_used, words in ways if is_used]

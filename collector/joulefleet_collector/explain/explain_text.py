@@ -17,7 +17,7 @@ def explained(told: Row, width: int | None, windows: bool) -> str:
     """The explanation in lines of at most this many characters where that can be; with `windows` the listed ones."""
     parts = [
         "\n".join(_head(told)),
-        _section("What it is a part of", _division(told["division"], width)),
+        _section("How it was made of hours", _division(told["division"], width)),
         _section("Where the joules come from", _joules(told, width)),
         _section("Meters", _meters(told, width)),
         _section("How sure it is", _uncertainty(told, width)),
@@ -53,16 +53,23 @@ def _division(divided: Row | None, width: int | None) -> str:
     if not divided:
         return ""
     share = divided["figure_j"] / divided["whole_j"] if divided["whole_j"] else None
-    lines = [f"{percent(share, 1)} of {energy(divided['whole_j'])}, divided hour by hour; {divided['by']}"]
+    lines = [f"{energy(divided['figure_j'])} from {energy(divided['whole_j'])} of its engines: {percent(share, 1)}"]
+    lines += [f"- {way}" for way in divided["ways"]]
     columns = [
         Column("hour", lambda row: str(row["start"]), right=False),
         _number("figure", "figure_j", energy),
-        _number("whole", "whole_j", energy),
+        _number("engines", "whole_j", energy),
         Column("share", lambda row: percent(row["share"], 1)),
     ]
     lines.append(table(divided["hours"][:MOST_LINES], columns, width))
     if (more := divided["hours_counted"] - MOST_LINES) > 0:
         lines.append(f"and {more:,} more hours")
+    lines += [
+        f"hour {one['start']} of group {one['group']} is refused: {one['server']} pairs for {one['paired_s']:,.0f} s"
+        for one in divided["missing"][:MOST_LINES]
+    ]
+    if (more := divided["missing_counted"] - MOST_LINES) > 0:
+        lines.append(f"and {more:,} more")
     return "\n".join(lines)
 
 
@@ -76,7 +83,7 @@ def _joules(told: Row, width: int | None) -> str:
     if not rows:
         return ""
     columns = [_text("by"), _text("name"), _number("energy", "j", energy), _number("share", "share", percent)]
-    what = "what it is a part of" if told["division"] else "this figure"
+    what = "its engines" if told["division"] else "this figure"
     return "\n".join(filter(None, (table(rows, columns, width), _boundary(told["boundary"], what))))
 
 

@@ -19,13 +19,13 @@ from joulefleet_collector.api import BadQuestion, UsageQuestion, instant
 from joulefleet_collector.explain import caveats
 from joulefleet_collector.explain.asked import Asked, Row, one_row, tags_of
 from joulefleet_collector.explain.audit import Audit, audit, summed
-from joulefleet_collector.explain.division import Division, division, sums_by_hour, whole_of
+from joulefleet_collector.explain.division import Division, division, is_made
 from joulefleet_collector.explain.doubt import doubts, whole
 from joulefleet_collector.explain.figure import Figure, Sums, equation
-from joulefleet_collector.explain.seen import Wanted
+from joulefleet_collector.explain.scope import Wanted, hours_of, stored_by_hour, stored_hours, wanted_of
 from joulefleet_collector.explain.tally import MeterSums, Tally
 from joulefleet_collector.rows import METHODS
-from joulefleet_collector.store.store import STEP_NS, Question, Store, StoreUnavailable
+from joulefleet_collector.store.store import STEP_NS, Store, StoreUnavailable
 from joulefleet_collector.usage import GAINS, nonzero
 
 MAX_WINDOWS = 50_000
@@ -63,12 +63,14 @@ def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
     """All that is behind a figure, as one table for JSON. Raises BadQuestion or StoreUnavailable."""
     report: Answer = answer_usage(store, asked.usage, rules)
     row = one_row(report["rows"], asked.usage)
-    narrowed = _narrowed(report, row, asked.usage, now_ns)
-    undivided = whole_of(narrowed)
-    by_hour, whole_by_hour = sums_by_hour(store, narrowed, rules), sums_by_hour(store, undivided, rules)
-    tally, kept = _gone_through(store, rules.policy, undivided, row["boundary"], asked.windows)
-    told = Told(asked.figure, row, summed(by_hour.values()), tally, audit(tally.by_hour, whole_by_hour, asked.figure))
-    divided = division(store, narrowed, by_hour, whole_by_hour) if undivided is not narrowed else None
+    report_asked = _of_report(report, asked.usage, now_ns)
+    narrowed = _narrowed(report_asked, row, now_ns)
+    made, groups = hours_of(store, report_asked, row, narrowed, rules)
+    wanted = wanted_of(narrowed, groups, joins=asked.usage.step != "minute")
+    wholes = stored_by_hour(store, wanted, (narrowed.since_ns, narrowed.until_ns))
+    tally, kept = _gone_through(store, rules.policy, wanted, (narrowed.since_ns, narrowed.until_ns), asked.windows)
+    told = Told(asked.figure, row, summed(made.values()), tally, audit(tally.by_hour, wholes, asked.figure))
+    divided = division(store, narrowed, wanted, made, wholes) if is_made(narrowed, groups) else None
     return {
         **_head(told, narrowed),
         **_made_of(told, divided),
@@ -80,23 +82,27 @@ def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
     }
 
 
-def _narrowed(report: Answer, row: Row, asked: UsageQuestion, now_ns: int) -> UsageQuestion:
-    """The question that has this row alone as its answer, by the hour: of the report's time, or of its step of it."""
+def _of_report(report: Answer, asked: UsageQuestion, now_ns: int) -> UsageQuestion:
+    """The question as it was answered: perhaps of a longer time, in whole hours."""
     since_ns, until_ns = instant(report["since"], now_ns), instant(report["until"], now_ns)
+    return msgspec.structs.replace(asked, since_ns=since_ns, until_ns=until_ns)
+
+
+def _narrowed(asked: UsageQuestion, row: Row, now_ns: int) -> UsageQuestion:
+    """The question that has this row alone as its answer, of the report's time, or of the row's step of it."""
+    since_ns, until_ns = asked.since_ns, asked.until_ns
     if "start" in row:
         start_ns = instant(row["start"], now_ns)
         since_ns, until_ns = max(since_ns, start_ns), min(until_ns, start_ns + STEP_NS[asked.step])
-    return UsageQuestion(since_ns=since_ns, until_ns=until_ns, step="hour", where=tags_of(row, asked))
+    return msgspec.structs.replace(asked, since_ns=since_ns, until_ns=until_ns, where=tags_of(row, asked))
 
 
-def _gone_through(store: Store, policy: Policy, asked: UsageQuestion, boundary: str, listed: int) -> tuple[Tally, str]:
+def _gone_through(
+    store: Store, policy: Policy, wanted: Wanted, time_ns: tuple[int, int], listed: int
+) -> tuple[Tally, str]:
     """The windows added up, and why there is none; empty where the store keeps windows."""
-    time_ns = asked.since_ns, asked.until_ns
-    tally = Tally(Wanted(boundary, asked.where), policy, lru_cache(MAX_LAYOUTS)(layout_of), listed)
-    of_servers = Question(
-        kind="usage", since_ns=time_ns[0], until_ns=time_ns[1], by=("server",), where=asked.where, fields=("window_s",)
-    )
-    servers = sorted({total.tags["server"] for total in store.ask(of_servers)})
+    tally = Tally(wanted, policy, lru_cache(MAX_LAYOUTS)(layout_of), listed)
+    servers = sorted({total.tags["server"] for total in stored_hours(store, wanted, time_ns, ("server",))})
     try:
         # A store that keeps no windows says so at once; one that fails later fails as a whole.
         windows = chain.from_iterable([store.windows(server, *time_ns) for server in servers])
@@ -105,7 +111,7 @@ def _gone_through(store: Store, policy: Policy, asked: UsageQuestion, boundary: 
     for number, window in enumerate(windows):
         _check_number(number, servers)
         tally.add(window)
-    tally.versions.remember(store.latest("facts"), tally.servers, asked.until_ns)
+    tally.versions.remember(store.latest("facts"), tally.servers, time_ns[1])
     return tally, ""
 
 
@@ -135,7 +141,7 @@ def _head(told: Told, narrowed: UsageQuestion) -> Answer:
 
 def _made_of(told: Told, divided: Division | None) -> Answer:
     figure, sums, tally = told.figure, told.sums, told.tally
-    basis = f"{'a part of ' if divided else ''}{caveats.basis(tally)}"
+    basis = f"{'made by the hour of ' if divided else ''}{caveats.basis(tally)}"
     return {
         "equation": equation(figure, sums, told.row.get(figure.name), told.reason, basis),
         "division": divided,

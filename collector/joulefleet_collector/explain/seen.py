@@ -1,7 +1,6 @@
 """One window at one boundary as it was accounted, and what of it belongs to the figure that is explained."""
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -15,22 +14,10 @@ from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.scene import Scene, scene_of
 from joulefleet_collector.account.uncertainty import independent_j2, origins_of
 from joulefleet_collector.account.usage import usage
-from joulefleet_collector.rows import USAGE
+from joulefleet_collector.explain.scope import Wanted, add, answers
 
 Fields = dict[str, float]
 LayoutOf = Callable[[Declared], Layout]
-
-
-class Wanted(msgspec.Struct, frozen=True, dict=True):
-    """Whose joules are explained: a boundary, and the values that each tag may have."""
-
-    boundary: str
-    where: dict[str, tuple[str, ...]]
-
-    @cached_property
-    def of_windows(self) -> dict[str, tuple[str, ...]]:
-        """The filters that a window's own tags answer."""
-        return {tag: values for tag, values in self.where.items() if tag not in USAGE.tags}
 
 
 class Part(NamedTuple):
@@ -99,7 +86,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 def stage_of(window: Window, wanted: Wanted, policy: Policy, layout: LayoutOf) -> Stage | None:
     """The window, if something in it belongs to the figure."""
     shared = window_tags(window)
-    if not _answers(shared, wanted.of_windows):
+    if not answers(shared, wanted.of_windows):
         return None
     scene = scene_of(window, policy)
     laid_out = layout(Declared(scene.declared, scene.served, window.step_ns, window.hardware))
@@ -107,17 +94,13 @@ def stage_of(window: Window, wanted: Wanted, policy: Policy, layout: LayoutOf) -
         Part(number, place)
         for number, tags in enumerate(laid_out.tags)
         for place, work in enumerate(scene.works[number])
-        if _answers(shared | tags | _model_tags(wanted, work.model, work.revision), wanted.where)
+        if wanted.takes(shared | tags | _model_tags(wanted, work.model, work.revision))
     )
     return Stage(window=window, scene=scene, layout=laid_out, shared=shared, parts=parts) if parts else None
 
 
 def _model_tags(wanted: Wanted, model: str, revision: str) -> Tags:
     return {"boundary": wanted.boundary, "model": model, "revision": revision}
-
-
-def _answers(tags: Mapping[str, str], where: Mapping[str, tuple[str, ...]]) -> bool:
-    return all(tags.get(tag, "") in values for tag, values in where.items())
 
 
 def seen_at(stage: Stage, wanted: Wanted) -> Seen | None:
@@ -129,12 +112,6 @@ def seen_at(stage: Stage, wanted: Wanted) -> Seen | None:
     books = keep(layout.covers[place].of(scene.meters), layout.residences[place], scene)
     fields: Fields = {}
     for entry in usage(books, scene, layout.tags):
-        if _answers(stage.shared | entry.tags, wanted.where):
+        if wanted.takes(stage.shared | entry.tags):
             add(fields, entry.fields)
     return Seen(stage=stage, books=books, charged=charges(books, scene), fields=fields)
-
-
-def add(sums: Fields, more: Mapping[str, float]) -> None:
-    """Add these to the sums; unknown plus known is known."""
-    for name, value in more.items():
-        sums[name] = sums.get(name, 0.0) + value

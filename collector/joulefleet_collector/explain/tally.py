@@ -13,7 +13,8 @@ from joulefleet.window import MeterWindow, Window
 from joulefleet_collector.account.layout import Layout
 from joulefleet_collector.account.obstacles import obstacles
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.explain.seen import Fields, LayoutOf, Seen, Spread, Wanted, add, seen_at, stage_of
+from joulefleet_collector.explain.scope import Wanted, add
+from joulefleet_collector.explain.seen import Fields, LayoutOf, Seen, Spread, seen_at, stage_of
 from joulefleet_collector.explain.story import Role, Story, roles, story
 from joulefleet_collector.explain.versions import Versions
 

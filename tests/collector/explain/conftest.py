@@ -23,7 +23,8 @@ from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.answer.totals import Rules
 from joulefleet_collector.explain.asked import parse_explain
 from joulefleet_collector.explain.explanation import explain
-from joulefleet_collector.explain.seen import Seen, Wanted, seen_at, stage_of
+from joulefleet_collector.explain.scope import Wanted
+from joulefleet_collector.explain.seen import Seen, seen_at, stage_of
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import Accounted
 

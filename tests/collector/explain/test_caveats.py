@@ -10,7 +10,7 @@ from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.explain.audit import Audit, Span
 from joulefleet_collector.explain.caveats import basis, of_audit, of_sums, of_windows
-from joulefleet_collector.explain.seen import Wanted
+from joulefleet_collector.explain.scope import Wanted
 from joulefleet_collector.explain.tally import Tally
 from joulefleet_collector.store.store import Total
 from joulefleet_collector.usage import usage_figures

@@ -8,8 +8,6 @@ import pytest
 
 from joulefleet.reading import Counts, WorkKey
 from joulefleet.window import EngineWindow, Window, Work
-from joulefleet_collector.api import parse_usage
-from joulefleet_collector.explain.division import whole_of
 from joulefleet_collector.explain.explain_text import explained
 
 Shared = Callable[..., Window]
@@ -41,10 +39,10 @@ def test_a_tenant_has_its_part_of_each_hour(put: Put, told: Tell, alone: Callabl
     divided = found["division"]
     assert [round(hour["share"], 9) for hour in divided["hours"]] == [0.75, 0.5]
     assert (divided["figure_j"], divided["whole_j"]) == (24_750 + 16_500, 66_000)
-    assert (divided["told_by"], divided["of"]) == ("engines", {"tenant": ["x"]})
+    assert divided["told_by"] == "engines"
     assert [(one["tenant"], one["counts"]["output_tokens"]) for one in divided["tenants"]] == [("x", 40), ("y", 20)]
     assert found["equation"].startswith(
-        "41,250.0 J (a part of 2 windows of 60 s, 1 server) / 40 output tokens = 1,031 J/token"
+        "41,250.0 J (made by the hour of 2 windows of 60 s, 1 server) / 40 output tokens = 1,031 J/token"
     )
     assert found["check"]["agrees"] and found["check"]["fields"][0]["windows"] == 120.0
     assert found["boundary"]["figure_j"] == 66_000.0
@@ -56,7 +54,7 @@ def test_where_a_gateway_tells_the_tenants_its_ratios_are_used(
     put(alone(work("", 100), front=(work("x", 20), work("y", 60))))
     divided = told(model="m", tenant="y")["division"]
     assert (divided["told_by"], divided["hours"][0]["share"]) == ("gateway", 0.75)
-    assert "by a gateway's counts, as ratios of the engines' own" in divided["by"]
+    assert "by a gateway's counts, as ratios of the engines' own" in divided["ways"][0]
 
 
 def test_a_phase_is_told_with_what_it_rests_on(put: Put, told: Tell, alone: Callable[..., Window]) -> None:
@@ -65,14 +63,12 @@ def test_a_phase_is_told_with_what_it_rests_on(put: Put, told: Tell, alone: Call
     # 100 prompt tokens at weight 1, 10 output tokens at weight 10: half of the energy each.
     assert found["division"]["hours"][0]["share"] == 0.5
     assert found["equation"].endswith("/ 100 computed prompt tokens = 165 J/token")
-    assert found["division"]["tenants"] == [] and "phases: " in found["division"]["by"]
+    assert found["division"]["tenants"] == [] and found["division"]["ways"][0].startswith("phases: ")
     said = explained(found, None, False)
-    assert "What it is a part of\n50.0% of 9.167 Wh, divided hour by hour; phases: " in said
-    assert "= 9.167 Wh what it is a part of" in said
+    assert "How it was made of hours\n4.583 Wh from 9.167 Wh of its engines: 50.0%\n- phases: " in said
+    assert "= 9.167 Wh its engines" in said
 
 
-def test_what_is_not_divided_is_its_own_whole(put: Put, told: Tell, shared: Shared) -> None:
-    asked = parse_usage([("model", "m")], 0)
-    assert whole_of(asked) is asked
+def test_what_is_stored_as_it_is_was_not_made(put: Put, told: Tell, shared: Shared) -> None:
     put(shared())
     assert told(model="model-a")["division"] is None

@@ -9,7 +9,8 @@ from joulefleet.window import Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.explain.seen import Seen, Wanted, stage_of
+from joulefleet_collector.explain.scope import Wanted
+from joulefleet_collector.explain.seen import Seen, stage_of
 
 Shared = Callable[..., Window]
 See = Callable[..., Seen | None]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from joulefleet.window import EngineWindow, Window
-from joulefleet_collector.explain.seen import Seen, Wanted
+from joulefleet_collector.explain.scope import Wanted
+from joulefleet_collector.explain.seen import Seen
 from joulefleet_collector.explain.story import Story, story
 
 Shared = Callable[..., Window]

@@ -8,7 +8,7 @@ from joulefleet.grid import HOUR_NS
 from joulefleet.window import Window
 from joulefleet_collector.account.layout import layout_of
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.explain.seen import Wanted
+from joulefleet_collector.explain.scope import Wanted
 from joulefleet_collector.explain.tally import Excluded, Hindrance, Tally
 
 Shared = Callable[..., Window]
