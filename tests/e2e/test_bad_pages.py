@@ -139,7 +139,9 @@ def is_told(collector: Collector, server: BadServer) -> bool:
         return False
     windows = collector.windows()
     told, counted = said(windows), {e.engine.id for w in windows for e in w.engines if e.work and e.covered_ns}
-    return all(code in told.get(name, ()) for name, code in REFUSED.items()) and counted >= PAGES.keys() - REFUSED.keys()
+    return (
+        all(code in told.get(name, ()) for name, code in REFUSED.items()) and counted >= PAGES.keys() - REFUSED.keys()
+    )
 
 
 def test_pages_that_are_none_are_said_and_the_agent_stays_small(tmp_path: Path, server: BadServer) -> None:

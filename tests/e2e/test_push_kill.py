@@ -3,14 +3,24 @@
 import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from fixtures.collectors import DEADLINE_S, Collector
+import pytest
+
+from fixtures.collectors import DEADLINE_S
 from fixtures.processes import SIMULATED, Restarted, agent_config, collecting, until
 from fixtures.unix_http import post
+from fixtures.virtual_agent import Clock
 from joulefleet.reading import WorkKey
+from joulefleet.units import NS_PER_S, ns_to_s, s_to_ns
+from joulefleet.window import Window, decode
+from joulefleet_agent.cutter import Identity
+from joulefleet_agent.pipeline import COMMIT_EVERY_NS, Pipeline
+from joulefleet_agent.sampler import stamped
+from joulefleet_agent.spool import Spool
+from joulefleet_plugins.work.push import Config, PushEngine, PushSource
 from joulefleet_plugins.work.push_file import PushFile
 
 KILLS = 5
@@ -59,10 +69,10 @@ def until_told(senders: list[Sender]) -> None:
     until(lambda: all(one.messages > was for one, was in zip(senders, before, strict=True)), "work to be taken")
 
 
-def counted(collector: Collector) -> dict[str, int]:
+def counted(windows: Sequence[Window]) -> dict[str, int]:
     """Requests by tenant in all windows, late ones included."""
     sums = dict.fromkeys(SENDERS, 0)
-    for window in collector.windows():
+    for window in windows:
         for work in (one for engine in window.engines if engine.engine.id == "e" for one in engine.work):
             assert work.key == WorkKey("M", "", work.key.tenant)
             sums[work.key.tenant] += (work.counts.requests_ok or 0) + (work.late.requests_ok or 0)
@@ -88,10 +98,69 @@ def test_what_was_answered_counts_once_however_often_the_agent_is_killed(tmp_pat
                     agent.start()
                 until_told(senders)
             sent = {one.name: one.sent for one in senders}
-            until(lambda: counted(collector) == sent, f"{sent} to be counted, and not {counted(collector)}")
+            until(
+                lambda: counted(collector.windows()) == sent,
+                f"{sent} to be counted, and not {counted(collector.windows())}",
+            )
             windows = len(collector.windows())
             until(lambda: len(collector.windows()) > windows + 1, "more windows")
-            assert counted(collector) == sent
+            assert counted(collector.windows()) == sent
     messages = sum(one.messages for one in senders)
     print(f"{messages} messages, {KILLS} kills, {sum(one.repeats for one in senders)} sent again after an answer")
     assert messages > 2 * KILLS
+
+
+class Life:
+    """An agent from its start to its death, in the test's time; what it has not committed dies with it."""
+
+    def __init__(self, folder: Path, clock: Clock, step_s: int) -> None:
+        self._clock, self._begun_ns = clock, 0
+        config = Config(engines=(PushEngine(id="e"),))
+        self.source = PushSource(config, PushFile(folder / "push.db"), lambda: ns_to_s(clock()))
+        self.spool = Spool(folder / "spool.db")
+        self._pipeline = Pipeline(self.spool, Identity(server="s"), s_to_ns(step_s))
+        self._pipeline.start(["push"], clock())
+        self._pipeline.declare("push", self.source.declares, clock())
+
+    def read(self, commits: bool) -> None:
+        """Read, and commit now; after ten seconds at the latest, as an agent does whose disk was slow at first."""
+        told = stamped(self.source.read(), self._clock(), self.source.declares)
+        self._pipeline.feed(told, self._clock())
+        self._begun_ns = self._begun_ns or self._clock()
+        if commits or self._clock() - self._begun_ns >= COMMIT_EVERY_NS:
+            self._pipeline.tick(self._clock(), self._clock())
+
+    def finish(self) -> list[Window]:
+        self._pipeline.finish(self._clock())
+        return [decode(one.body) for one in self.spool.waiting(10_000, self._clock(), 2**40)]
+
+    def kill(self) -> None:
+        self.source.close()
+        self.spool.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_from_its_first_second_on_no_kill_loses_a_request(tmp_path: Path, seed: int) -> None:
+    """An agent that never ran before, killed at any of its seconds, and told of work at any other."""
+    chance, clock, sent = random.Random(seed), Clock(1_790_000_000 * NS_PER_S), 0
+    life = Life(tmp_path, clock, chance.choice([2, 10, 60]))
+    try:
+        for seq in range(chance.choice([20, 60, 200])):
+            clock.now_ns += s_to_ns(chance.uniform(0.1, 5))
+            if chance.random() < 0.5:
+                sent += seq
+                told = {"engine": "e", "model": "M", "tenant": "counts", "sender": "s", "seq": seq}
+                assert (
+                    life.source.desk.take(json.dumps({**told, "counts": {"requests_ok": seq}}).encode()).status == 200
+                )
+            if chance.random() < 0.7:
+                life.read(chance.random() < 0.2)
+            if chance.random() < 0.15:
+                life.kill()
+                life = Life(tmp_path, clock, chance.choice([2, 10, 60]))
+        for _ in range(20):
+            clock.now_ns += 5 * NS_PER_S
+            life.read(True)
+        assert counted(life.finish())["counts"] == sent
+    finally:
+        life.kill()

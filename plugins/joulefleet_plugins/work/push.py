@@ -26,9 +26,9 @@ LIVE = False
 WHERE = "push"
 PATH = "/v1/work"
 MAX_ENGINES = 64
-BEGIN_AFTER_S = 90.0
-"""A new engine stands at 0 for so long, while work is taken: an agent counts from its first reading of an engine on,
-which by then it has kept, and from its first whole window (of a minute) on."""
+BEGIN_AFTER_S = 15.0
+"""A new engine stands at 0 for so long, while work is taken: an agent counts from the first reading that it has kept
+on, and it keeps what it has read every ten seconds."""
 
 
 class PushEngine(Place, frozen=True, kw_only=True, forbid_unknown_fields=True):
