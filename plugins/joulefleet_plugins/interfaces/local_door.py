@@ -19,6 +19,8 @@ from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, NamedTuple
 
+from joulefleet.config import is_loopback
+
 LOG = logging.getLogger(__name__)
 MOST_AT_ONCE = 8
 PATIENCE_S = 10.0
@@ -160,6 +162,8 @@ class Answering(BaseHTTPRequestHandler):
         """Why nothing is read of the body."""
         if self.path != self.server.path:
             return _refusal(HTTPStatus.NOT_FOUND, f"there is {self.server.path} and nothing else")
+        if not self._is_meant(self.headers.get("Host", "")):
+            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "the Host of the request is not this machine")
         if self.headers.get_content_type() != JSON:
             return _refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected Content-Type: {JSON}")
         length = self.headers.get("Content-Length", "")
@@ -168,6 +172,11 @@ class Answering(BaseHTTPRequestHandler):
         if int(length[:18]) > MAX_BODY_BYTES:
             return _refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY_BYTES} bytes; send less at once")
         return None
+
+    def _is_meant(self, host: str) -> bool:
+        """Whether the request names this machine. A page of another site whose name leads here does not."""
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        return self.server.address_family == socket.AF_UNIX or is_loopback(name)
 
     def _tell(self, reply: Reply) -> None:
         body = json.dumps({"status": int(reply.status), **reply.told}).encode() + b"\n"

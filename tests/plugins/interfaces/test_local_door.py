@@ -53,6 +53,17 @@ def test_a_body_is_answered_at_loopback(opening: Any, host: str) -> None:
         assert json.loads(connection.getresponse().read()) == {"status": 200, "bytes": 2}
 
 
+@pytest.mark.parametrize("host", ["evil.example", "10.0.0.7:80", "", "[", "localhost.evil.example"])
+def test_a_page_of_another_site_whose_name_leads_here_is_refused(opening: Any, host: str) -> None:
+    port = opening(("127.0.0.1", 0)).server_address[1]
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as connection:
+        connection.putrequest("POST", PATH, skip_host=True)
+        for name, value in {"Host": host, "Content-Type": "application/json", "Content-Length": "2"}.items():
+            connection.putheader(name, value)
+        connection.endheaders(b"[]")
+        assert connection.getresponse().status == 421
+
+
 @pytest.mark.parametrize(
     ("status", "method", "path", "headers"),
     [
