@@ -8,8 +8,9 @@ import pytest
 
 from joulefleet.config import ConfigError, typed
 from joulefleet.grid import HOUR_NS, from_rfc3339
+from joulefleet_collector.answer.inventory import inventory_of
 from joulefleet_collector.answer.rates import Rates
-from joulefleet_collector.answer.series import Steps
+from joulefleet_collector.answer.series import Steps, steps_of
 from joulefleet_collector.config import CollectorConfig
 from joulefleet_collector.sites import files_of, sites_of, twice
 
@@ -84,3 +85,14 @@ def test_a_name_that_stands_twice_is_found() -> None:
     assert twice(["a", "b", "a", "b"]) == "a"
     assert twice(["", ""]) == ""
     assert twice(["a", "b"]) is None
+
+
+def test_the_configuration_and_the_files_of_the_documents_are_some() -> None:
+    page = (Path(__file__).parents[2] / "docs/fleet.md").read_text("utf-8")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    said = config(text)
+    assert [site.name for site in said.sites] == ["fra1", ""]
+    assert (said.fleet.overhead[0].what, said.embodied[0].hardware) == ("network", "NVIDIA H200")
+    inventory, series = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    assert [stay.server for stay in inventory_of(inventory)] == ["gpu-17", "gpu-18", "gpu-19"]
+    assert steps_of(series).values == (0.1234, 0.1312, None)
