@@ -106,7 +106,7 @@ def _known_share(kind: Kind, sums: Mapping[str, float]) -> float:
     joules = sums.get(f"{kind.name}_j")
     if joules is None:
         return 0.0
-    whole_j = energy_j(dict(sums))
+    whole_j = energy_j(sums)
     return joules / whole_j if whole_j else 1.0
 
 

@@ -72,7 +72,7 @@ class PoolHour(msgspec.Struct):
     seconds: float = 0.0
     """The part of the hour of which its servers told."""
     mix: dict[str, int] = msgspec.field(default_factory=dict)
-    """How `spare_uj` is known: microjoules by field of grade and class."""
+    """How `spare_uj` is known: weights by field of grade and class."""
 
     @property
     def is_held(self) -> bool:
@@ -96,7 +96,7 @@ def place_of(total: Total) -> Place:
 
 def has_engine(fields: Mapping[str, float]) -> bool:
     """Whether an entry of a server's ledger tells of any engine: of energy for it, or of work."""
-    return bool(energy_j(dict(fields))) or any(name in fields for name in _UNMETERED)
+    return bool(energy_j(fields)) or any(name in fields for name in _UNMETERED)
 
 
 def pool_hours(ledger: Iterable[Total], everyone: Iterable[Total], overheads: Sequence[Overhead]) -> Pools:
@@ -126,10 +126,16 @@ def _add_server(pool: PoolHour, fields: Mapping[str, float]) -> None:
     pool.unattributed_uj += idle_uj + unattributed_uj - spare_uj
     pool.unmatched_uj += j_to_uj(fields.get("unmatched_j", 0.0))
     pool.seconds = max(pool.seconds, min(fields.get("window_s", 0.0), ns_to_s(HOUR_NS)))
-    for names in (_GRADES, _CLASSES):
-        weights = [j_to_uj(max(fields.get(name, 0.0), 0.0)) for name in names]
-        for name, part_uj in zip(names, share_out(spare_uj if any(weights) else 0, weights), strict=True):
-            pool.mix[name] = pool.mix.get(name, 0) + part_uj
+    if spare_uj:
+        for names in (_GRADES, _CLASSES):
+            _add_mix(pool.mix, spare_uj, {name: fields[name] for name in names if fields.get(name, 0.0) > 0})
+
+
+def _add_mix(mix: dict[str, int], spare_uj: int, known: Mapping[str, float]) -> None:
+    """As the server's energy is known: these are weights, and need not add up to the microjoule."""
+    whole_j = sum(known.values())
+    for name, joules in known.items():
+        mix[name] = mix.get(name, 0) + round(spare_uj * joules / whole_j)
 
 
 def _add_overhead(pools: Pools, overhead: Overhead) -> None:
@@ -173,7 +179,7 @@ def with_idle(fields: Mapping[str, float], idle_uj: int, mix: Mapping[str, int])
     """The fields of a sum with so much more idle energy, which is known as `mix` tells."""
     if not idle_uj:
         return dict(fields)
-    out, known_j = dict(fields), energy_j(dict(fields))
+    out, known_j = dict(fields), energy_j(fields)
     added_uj = {"idle_j": idle_uj, "by_reservation_j": idle_uj}
     for names in (_GRADES, _CLASSES):
         weights = [mix.get(name, 0) for name in names]

@@ -1,6 +1,7 @@
 """Energy that no server's meter sees and that grows with what they see: declared watts of a pool, the PUE of a site."""
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
@@ -36,12 +37,12 @@ class Overhead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.pool in ("", pool) and self.site in ("", site)
 
 
-def energy_j(fields: Fields) -> float:
+def energy_j(fields: Mapping[str, float]) -> float:
     """Active and idle energy of a sum; what is not known adds nothing."""
     return fields.get("active_j", 0.0) + fields.get("idle_j", 0.0)
 
 
-def grown(fields: Fields, factor: float) -> Fields:
+def grown(fields: Mapping[str, float], factor: float) -> Fields:
     """The same work with so many times the energy. What is added is modelled; how the rest is known stays as it is."""
     added_j = (factor - 1) * energy_j(fields)
     out = {name: value * factor if name in _GROWING else value for name, value in fields.items()}
