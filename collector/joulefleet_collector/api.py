@@ -11,6 +11,7 @@ from joulefleet.grid import HOUR_NS, rfc3339
 from joulefleet.units import NS_PER_S, s_to_ns, us_to_ns
 from joulefleet_collector.answer.phases import TAG as PHASE
 from joulefleet_collector.answer.tenants import TAG as TENANT
+from joulefleet_collector.rows import WIDER_BOUNDARIES
 from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, STEP_NS, Step
 
 DEFAULT_SINCE_NS = DAY_NS
@@ -81,14 +82,14 @@ def parse_usage(query: Sequence[tuple[str, str]], now_ns: int) -> UsageQuestion:
     for name, value in query:
         if name not in options:
             where[name] = (*where.get(name, ()), value)
-    grain_ns = _grain_ns(step, {*by, *where})
+    grain_ns = _grain_ns(step, {*by, *where}, where.get("boundary", ()))
     since_ns, until_ns = times(options, now_ns, grain_ns)
     return UsageQuestion(since_ns=since_ns, until_ns=until_ns, step=step, by=by, where=where)
 
 
-def _grain_ns(step: Step, tags: set[str]) -> int:
+def _grain_ns(step: Step, tags: set[str], boundaries: Sequence[str]) -> int:
     """Of how long a time the question is a multiple."""
-    split = [tag for tag in SPLIT_TAGS if tag in tags]
+    split = [*(tag for tag in SPLIT_TAGS if tag in tags), *(one for one in boundaries if one in WIDER_BOUNDARIES)]
     if split and step == "minute":
         raise BadQuestion(f"'{split[0]}' is known by whole hours: ask for it by step hour, day or none")
     return max(STEP_NS[step] or MINUTE_NS, HOUR_NS if split else 0)

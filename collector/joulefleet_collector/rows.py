@@ -10,6 +10,8 @@ import msgspec
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 
 BOUNDARIES = ("accelerator", "compute", "server")
+WIDER_BOUNDARIES = ("fleet", "facility")
+"""Made when asked for by name, of hours at `server`; no row has them."""
 METHODS = ("exclusive", "activity", "busy", "running", "work", "equal", "reservation", "accelerator")
 """How an engine's share of a device or host was found; ACCOUNTING section 4. `accelerator` is the host's dynamic energy
 in proportion to that of the accelerators."""

@@ -75,6 +75,7 @@ def test_options_and_filters_are_told_apart() -> None:
         ([("since", "-1h"), ("since", "-2h")], "said twice"),
         ([("by", "model,tenant"), ("step", "minute")], "'tenant' is known by whole hours"),
         ([("phase", "decode"), ("step", "minute")], "'phase' is known by whole hours"),
+        ([("boundary", "server"), ("boundary", "fleet"), ("step", "minute")], "'fleet' is known by whole hours"),
     ],
 )
 def test_bad_questions_say_what_to_ask_instead(query: list[tuple[str, str]], said: str) -> None:

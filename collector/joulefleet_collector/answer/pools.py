@@ -6,6 +6,7 @@ from typing import NamedTuple
 from joulefleet.grid import floor_to
 from joulefleet.units import uj_to_j
 from joulefleet_collector.answer.fleet import Pools, has_engine
+from joulefleet_collector.answer.hours import JOINT
 from joulefleet_collector.answer.inventory import Presence, Stay, presence
 from joulefleet_collector.answer.overhead import Overhead
 from joulefleet_collector.store.store import STEP_NS, Step, Total
@@ -79,10 +80,11 @@ def attended(usage: Iterable[Total], there: Attendance, span: Span) -> list[Tota
 
 
 def _attended(total: Total, pools: Mapping[str, Presence]) -> Total:
-    of_pool = pools.get(total.tags.get("pool", ""))
-    if of_pool is None or "paired_s" not in total.fields:
+    # A replica group may be in several pools, and misses what any of them misses.
+    shares = [pools[pool].share for pool in total.tags.get("pool", "").split(JOINT) if pool in pools]
+    if not shares or "paired_s" not in total.fields:
         return total
-    part = {"paired_s": total.fields["paired_s"] * of_pool.share}
+    part = {"paired_s": total.fields["paired_s"] * min(shares)}
     return Total(total.start_ns, total.tags, {**total.fields, **part})
 
 

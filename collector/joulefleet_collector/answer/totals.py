@@ -1,8 +1,8 @@
 """The sums of an answer: as the store adds them up, or hour by hour where something is joined or split.
 
 hours of engines       as stored, by all tags that a later step needs
-  + replica groups     `groups`: energy of all members, work of those that count it
   + fleet              `fleet`: with what nobody holds of their pools
+  + replica groups     `groups`: energy of all members, work of those that count it
   / tenants            `tenants`: by their work in that hour
   / phases             `phases`
   + facility           `facility`: by PUE, with cost and CO2
@@ -22,12 +22,13 @@ from joulefleet_collector.answer.hours import added_up, matching
 from joulefleet_collector.answer.rates import Sites
 from joulefleet_collector.answer.wider import (
     FACILITY,
+    FLEET,
     WIDER_TAGS,
     boundaries,
     is_wider,
     of_facility,
     stored,
-    widened,
+    wider_of,
 )
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.rows import SERVER_TAGS, USAGE
@@ -44,6 +45,8 @@ SPLIT_TAGS = ("tenant", "phase")
 """Tags that no sum of energy has in the store: made when asked, by the hour."""
 OF_WORK = ("tenant", "layer")
 """Tags that rows of work have and those of usage have not."""
+Lifted = Callable[[list[Total]], list[Total]]
+"""Hours of engines with those at wider boundaries beside them."""
 
 
 class Rules(NamedTuple):
@@ -89,16 +92,17 @@ def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rule
         return Found(asked, _split(store, asked, _hours(store, asked, _wanted(asked, by), rules), by, rules))
     places, stale = rules.places()
     named = boundaries(asked)
-    hours = _hours(store, _at(asked, stored(named)), (*_wanted(asked, by), *WIDER_TAGS), rules)
     newest_ns = max(map(end_ns, store.latest("agent")), default=asked.until_ns)
-    wider = widened(store, asked, hours, places, newest_ns)
-    own = [total for total in hours if total.tags["boundary"] in named]
-    divided = _split(store, asked, [*own, *wider.hours], (*by, *WIDER_TAGS), rules)
+    wider = wider_of(store, asked, places, newest_ns)
+    tags = tuple(dict.fromkeys((*_wanted(asked, by), *WIDER_TAGS)))
+    hours = _hours(store, _at(asked, (*stored(named), FLEET)), tags, rules, wider.lifted)
+    divided = _split(store, asked, wider.attended(hours), (*by, *WIDER_TAGS), rules)
     totals = [total for total in divided if total.tags["boundary"] in named]
     warned = [*wider.warnings, *notices.of_files(stale)]
     if FACILITY in named:
-        totals += of_facility(divided, places)
-        warned += notices.of_sites(wider.hours, places.sites)
+        facility = of_facility(divided, places)
+        totals += facility
+        warned += notices.of_sites(facility, places.sites)
     return Found(asked, totals, wider.about, warned)
 
 
@@ -137,14 +141,23 @@ def _split(store: Store, asked: UsageQuestion, hours: Sequence[Total], by: Seque
     return matching(divided, {tag: asked.where[tag] for tag in SPLIT_TAGS if tag in asked.where})
 
 
-def _hours(store: Store, asked: UsageQuestion, by: tuple[str, ...], rules: Rules) -> list[Total]:
-    """Every hour by these tags, of which GROUP is one, replica groups joined."""
+def _hours(
+    store: Store, asked: UsageQuestion, by: tuple[str, ...], rules: Rules, lifted: Lifted = list[Total]
+) -> list[Total]:
+    """Every hour by these tags, of which GROUP is one, at further boundaries too, replica groups joined."""
     found = _ask(store, asked, "hour", by)
-    single = [total for total in found if not total.tags[GROUP]]
-    return [*single, *_joined(store, asked, by, _groups_of(found), rules)]
+    single = lifted([total for total in found if not total.tags[GROUP]])
+    return [*single, *_joined(store, asked, by, _groups_of(found), rules, lifted)]
 
 
-def _joined(store: Store, asked: UsageQuestion, by: Sequence[str], named: Sequence[str], rules: Rules) -> list[Total]:
+def _joined(  # noqa: PLR0913, PLR0917 # a question in its parts
+    store: Store,
+    asked: UsageQuestion,
+    by: Sequence[str],
+    named: Sequence[str],
+    rules: Rules,
+    lifted: Lifted = list[Total],
+) -> list[Total]:
     """The hours of these groups. A filter may leave out some of their members, so that it comes last."""
     if not named:
         return []
@@ -152,7 +165,7 @@ def _joined(store: Store, asked: UsageQuestion, by: Sequence[str], named: Sequen
         asked, since_ns=floor_to(asked.since_ns, DAY_NS), until_ns=-floor_to(-asked.until_ns, DAY_NS), where={}
     )
     every = tuple(dict.fromkeys((*by, *asked.where, *USAGE.tags, *SERVER_TAGS)))
-    hours = groups.joined(_ask(store, days, "hour", every, {GROUP: tuple(named)}), rules.policy)
+    hours = groups.joined(lifted(_ask(store, days, "hour", every, {GROUP: tuple(named)})), rules.policy)
     in_time = [total for total in hours if asked.since_ns <= (total.start_ns or 0) < asked.until_ns]
     return matching(in_time, {tag: values for tag, values in asked.where.items() if tag not in SPLIT_TAGS})
 

@@ -70,6 +70,13 @@ def test_an_hour_in_which_all_are_silent_is_missed_in_its_step() -> None:
         assert there.whole["p"].share == pytest.approx(1 / 3)
 
 
+def test_a_group_in_two_pools_misses_what_the_worse_of_them_misses() -> None:
+    stays = [*STAYS, Stay("q0", "q", *ALWAYS), Stay("q1", "q", *ALWAYS)]
+    there = attendance([*fleet(), ledger("q0", 0, active_j=1.0)], stays, span(1))
+    rows = attended([usage(0, pool="p"), usage(0, pool="p+q"), usage(0, pool="p+r")], there, span(1))
+    assert [total.fields["paired_s"] / 3600 for total in rows] == pytest.approx([0.9, 0.5, 0.9])
+
+
 def test_what_cannot_have_come_yet_is_not_missed() -> None:
     half = Span(at(0), at(1) - HOUR_NS // 2, "hour")
     told = [ledger(f"s{number}", 0, active_j=1.0, window_s=1800.0) for number in range(10)]

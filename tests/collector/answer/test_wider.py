@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,7 +17,7 @@ from joulefleet_collector.answer.inventory import Stay
 from joulefleet_collector.answer.overhead import Overhead, energy_j
 from joulefleet_collector.answer.rates import Sites, SiteSeries
 from joulefleet_collector.answer.series import Constant
-from joulefleet_collector.answer.wider import WIDER_TAGS, Wider, is_wider, of_facility, stored, widened
+from joulefleet_collector.answer.wider import WIDER_TAGS, is_wider, of_facility, stored, wider_of
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.sites import Places
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -51,11 +52,19 @@ def store(tmp_path: Path) -> Iterator[EmbeddedStore]:
         yield opened
 
 
+class Answered(NamedTuple):
+    """What was found at `fleet`."""
+
+    hours: list[Total]
+    about: dict[str, Any]
+    warnings: list[dict[str, object]]
+
+
 @pytest.fixture
-def wide(store: EmbeddedStore) -> Callable[..., Wider]:
+def wide(store: EmbeddedStore) -> Callable[..., Answered]:
     """Writes windows and asks about them, by model; `where` filters."""
 
-    def ask(*windows: Window, places: Places | None = None, until_ns: int = 0, **where: str) -> Wider:
+    def ask(*windows: Window, places: Places | None = None, until_ns: int = 0, **where: str) -> Answered:
         store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
         asked = UsageQuestion(
             since_ns=BEGIN_NS,
@@ -67,7 +76,10 @@ def wide(store: EmbeddedStore) -> Callable[..., Wider]:
         time = {"since_ns": asked.since_ns, "until_ns": asked.until_ns}
         hours = store.ask(Question(kind="usage", step="hour", by=by, where=asked.where, **time))
         newest_ns = until_ns or max(one.end_ns for one in windows)
-        return widened(store, asked, hours, places or Places(sites=FRA), newest_ns)
+        wider = wider_of(store, asked, places or Places(sites=FRA), newest_ns)
+        found = wider.attended(wider.lifted(hours))
+        assert [one for one in found if one.tags["boundary"] != "fleet"] == hours
+        return Answered([one for one in found if one.tags["boundary"] == "fleet"], wider.about, wider.warnings)
 
     return ask
 
@@ -76,7 +88,7 @@ def by_model(totals: list[Total]) -> dict[str, Total]:
     return {total.tags["model"]: total for total in added_up(totals, ("boundary", "model"), "none")}
 
 
-def test_t6_from_window_to_facility(wide: Callable[..., Wider]) -> None:
+def test_t6_from_window_to_facility(wide: Callable[..., Answered]) -> None:
     fleet = wide(t6())
     rows = by_model(fleet.hours)
     assert {model: energy_j(total.fields) for model, total in rows.items()} == {"m1": 74_455.0, "m2": 21_545.0}
@@ -87,7 +99,7 @@ def test_t6_from_window_to_facility(wide: Callable[..., Wider]) -> None:
     assert not fleet.warnings
 
 
-def test_a_spare_server_is_paid_by_those_who_work_in_its_pool(wide: Callable[..., Wider]) -> None:
+def test_a_spare_server_is_paid_by_those_who_work_in_its_pool(wide: Callable[..., Answered]) -> None:
     fleet = wide(t6(), spare(), spare(server="n3", pool="rag"), spare(server="n4", site="ams"))
     assert {model: energy_j(total.fields) for model, total in by_model(fleet.hours).items()} == {
         "m1": 74_455.0 + 4_400.0,
@@ -98,7 +110,7 @@ def test_a_spare_server_is_paid_by_those_who_work_in_its_pool(wide: Callable[...
     assert [one["code"] for one in fleet.warnings] == ["pool_without_engines"] * 2
 
 
-def test_a_filter_changes_no_figure_of_what_it_leaves(wide: Callable[..., Wider]) -> None:
+def test_a_filter_changes_no_figure_of_what_it_leaves(wide: Callable[..., Answered]) -> None:
     overhead = Overhead(what="storage", watts=10.0, site="fra")
     places = Places(sites=FRA, overheads=(overhead,))
     windows = [t6(), spare(), t6(server="n9", pool="rag")]
@@ -109,7 +121,7 @@ def test_a_filter_changes_no_figure_of_what_it_leaves(wide: Callable[..., Wider]
     assert "network, storage" in str(one.about["leaves_out"])
 
 
-def test_a_silent_server_of_the_inventory_lowers_the_coverage(wide: Callable[..., Wider]) -> None:
+def test_a_silent_server_of_the_inventory_lowers_the_coverage(wide: Callable[..., Answered]) -> None:
     stays = tuple(Stay(f"n{number}", "chat", 0, 2**63 - 1) for number in range(1, 11))
     windows = [t6(server=f"n{number}") for number in range(1, 9)]
     fleet = wide(*windows, spare(server="n9"), places=Places(sites=FRA, stays=stays), until_ns=BEGIN_NS + HOUR_NS // 60)
@@ -119,7 +131,7 @@ def test_a_silent_server_of_the_inventory_lowers_the_coverage(wide: Callable[...
     assert [one["code"] for one in fleet.warnings] == ["silent_servers"]
 
 
-def test_without_an_inventory_that_is_told(wide: Callable[..., Wider]) -> None:
+def test_without_an_inventory_that_is_told(wide: Callable[..., Answered]) -> None:
     fleet = wide(t6())
     assert fleet.about["inventory"] is None
     assert "servers without an agent" in fleet.about["leaves_out"]
