@@ -1,4 +1,4 @@
-"""How servers that pass requests on to engines tell their work; they are read only where they are named.
+"""How servers that pass requests on to engines tell their work; where these count too they are read only if named.
 
 Sources: LiteLLM's `docs/proxy/prometheus`; Envoy AI Gateway's `docs/capabilities/observability/metrics`; Dynamo's
 `docs/observability/metrics`.
@@ -70,4 +70,30 @@ DYNAMO = Table(
     mend="is this the page of a Dynamo frontend?",
 )
 
-GATEWAYS = (LITELLM, ENVOY, DYNAMO)
+PROXY = Table(
+    software="joulefleet-proxy",
+    prefixes=("joulefleet_proxy_",),
+    # It stands before servers that count nothing themselves, so its counts are the engine's.
+    front=False,
+    counters={
+        "requests_ok": (Series("requests", label="outcome", only=("ok",)),),
+        "requests_failed": (Series("requests", label="outcome", only=("failed",)),),
+        "requests_aborted": (Series("requests", label="outcome", only=("aborted",)),),
+        "prompt_tokens": (Series("prompt_tokens"),),
+        "cached_tokens": (Series("cached_tokens"),),
+        # Those that are estimated, which it counts apart too, are in them.
+        "output_tokens": (Series("output_tokens"),),
+    },
+    running=("requests_running",),
+    latency={
+        "ttft": ("time_to_first_token_seconds",),
+        "itl": ("inter_token_latency_seconds",),
+        "e2e": ("request_duration_seconds",),
+    },
+    model_labels=("model",),
+    tenant_labels=("tenant",),
+    counts_at_finish=True,
+    mend="is this the page that `joulefleet agent proxy` names as it starts?",
+)
+
+GATEWAYS = (LITELLM, ENVOY, DYNAMO, PROXY)

@@ -5,7 +5,7 @@ import pytest
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
 from joulefleet_plugins.interfaces.exposition import Parser
-from joulefleet_plugins.work.gateways import DYNAMO, ENVOY, GATEWAYS, LITELLM
+from joulefleet_plugins.work.gateways import DYNAMO, ENVOY, GATEWAYS, LITELLM, PROXY
 from joulefleet_plugins.work.recognise import NotRecognised, recognise
 from joulefleet_plugins.work.table import Table
 
@@ -110,3 +110,31 @@ def test_a_gateway_is_not_counted_beside_its_engines_unless_it_is_named(table: T
     with pytest.raises(NotRecognised, match=f'software = "{table.software}"') as error:
         recognise(Parser().parse(page(text, 0)))
     assert error.value.code == "gateway"
+
+
+PROXY_PAGE = """
+# TYPE joulefleet_proxy_requests_total counter
+joulefleet_proxy_requests_total{model="m",outcome="ok",tenant="red"} 1 3
+joulefleet_proxy_requests_total{model="m",outcome="failed",tenant="red"} 0 1
+joulefleet_proxy_requests_total{model="m",outcome="aborted",tenant="red"} 0 2
+joulefleet_proxy_requests_total{model="m",outcome="ok",tenant="key-3fa9c0ffee00"} 0 1
+# TYPE joulefleet_proxy_prompt_tokens_total counter
+joulefleet_proxy_prompt_tokens_total{model="m",tenant="red"} 26 52
+# TYPE joulefleet_proxy_output_tokens_total counter
+joulefleet_proxy_output_tokens_total{model="m",tenant="red"} 259 600
+joulefleet_proxy_output_tokens_total{model="m",tenant="key-3fa9c0ffee00"} 0 7
+# TYPE joulefleet_proxy_estimated_output_tokens_total counter
+joulefleet_proxy_estimated_output_tokens_total{model="m",tenant="red"} 0 41
+"""
+
+
+def test_our_own_proxy_counts_for_a_server_that_does_not() -> None:
+    assert recognise(Parser().parse(page(PROXY_PAGE, 1))).software == "joulefleet-proxy"
+    assert difference(PROXY_PAGE, PROXY)[WorkKey("m", "", "red")] == {
+        "requests_ok": 2,
+        "requests_failed": 1,
+        "requests_aborted": 2,
+        "prompt_tokens": 26,
+        "output_tokens": 341,
+    }
+    assert scrape(PROXY_PAGE, PROXY, 1).counts[WorkKey("m", "", "key-3fa9c0ffee00")].output_tokens == 7
