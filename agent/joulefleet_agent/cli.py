@@ -26,7 +26,11 @@ config_file = click.option(
 )
 
 
-LATER = {"demo": "joulefleet_agent.demo", "relay": "joulefleet_agent.relay_cli"}
+LATER = {
+    "demo": "joulefleet_agent.demo",
+    "proxy": "joulefleet_agent.proxy.command",
+    "relay": "joulefleet_agent.relay_cli",
+}
 """Commands that are loaded when they are asked for: the daemon does without what they need."""
 
 
