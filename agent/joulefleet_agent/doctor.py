@@ -22,6 +22,7 @@ from joulefleet_agent.probe import NEEDS_CONFIGURATION, Finding, agreements_of, 
 from joulefleet_agent.sources import on_this_machine
 from joulefleet_agent.spool import SpoolUnavailable
 from joulefleet_agent.watch import Agreement, Seen
+from joulefleet_agent.whereabouts import whereabouts
 
 WATCH_S = 3.0
 BLOCK_S = 20.0
@@ -107,7 +108,11 @@ def report(findings: list[Finding]) -> dict[str, Any]:
         {**msgspec.structs.asdict(one), "difference": one.difference, "agrees": one.agrees}
         for one in agreements_of(findings)
     ]
-    return {"findings": findings, "agreements": compared, "advice": [_advice(findings), *_engines(findings)]}
+    return {
+        "findings": findings,
+        "agreements": compared,
+        "advice": [_advice(findings), *_engines(findings), *whereabouts(findings)],
+    }
 
 
 def told(findings: list[Finding], unasked: bool = True) -> list[str]:
@@ -115,7 +120,7 @@ def told(findings: list[Finding], unasked: bool = True) -> list[str]:
     brief = [one for one in findings if unasked and one.state in (*NOT_HERE, NEEDS_CONFIGURATION)]
     lines = [line for finding in findings if finding not in brief for line in _lines(finding)]
     agreed = [_agreement(one) for one in agreements_of(findings)]
-    return [*lines, *agreed, *_not_here(brief), "", _advice(findings), *_engines(findings)]
+    return [*lines, *agreed, *_not_here(brief), "", _advice(findings), *_engines(findings), *whereabouts(findings)]
 
 
 def _lines(finding: Finding) -> list[str]:

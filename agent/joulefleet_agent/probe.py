@@ -10,7 +10,7 @@ import msgspec
 from joulefleet.config import ConfigError
 from joulefleet.describe import Engine, Meter
 from joulefleet.gain import Gain
-from joulefleet.reading import Failure, Reading
+from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet.source import ProcessMustEnd, Source, SourceGone, SourceUnavailable
 from joulefleet.units import ns_to_ms, ns_to_s, s_to_ns
 from joulefleet_agent.calibration import with_gains
@@ -49,6 +49,8 @@ class Finding(msgspec.Struct, kw_only=True, omit_defaults=True):
     engines: tuple[Engine, ...] = ()
     seen: tuple[Seen, ...] = ()
     """The meters as they were watched."""
+    processes: dict[str, dict[str, str]] = {}
+    """By meter the processes that run on it, each with its slice."""
 
     @property
     def readable(self) -> bool:
@@ -160,6 +162,7 @@ class _Trial(threading.Thread):
             tried=self._tried,
             meters=tuple(one for one in source.declares if isinstance(one, Meter)),
             engines=tuple(one for one in source.declares if isinstance(one, Engine)),
+            processes={one.meter: one.processes for one in readings if isinstance(one, MeterReading) and one.processes},
             seen=self._watched(source, cost) if outcome["state"] == READABLE else (),
             **cost.means,
             **outcome,

@@ -20,6 +20,11 @@ DEEPEST = 64
 LOOKS_AGAIN = 12
 """A process of no engine is looked at again after so many times: a server listens once its model is loaded."""
 NOBODY = ""
+HIDDEN = (
+    "processes on boards belong to users whose sockets this one may not see: what they use is `unattributed`, and an"
+    " engine among them has no joules until it is known; write AmbientCapabilities=CAP_SYS_PTRACE into the agent's unit,"
+    " or name the engine as a source `openmetrics` with its `unit` or `devices`"
+)
 
 
 class Known(msgspec.Struct):

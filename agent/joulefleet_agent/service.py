@@ -29,7 +29,7 @@ from joulefleet_agent.offset import Offsets
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.placement import Placement
-from joulefleet_agent.processes import Names, Processes
+from joulefleet_agent.processes import HIDDEN, Names, Processes
 from joulefleet_agent.sampler import (
     LONGEST_QUEUE,
     Absent,
@@ -53,10 +53,6 @@ FIRST_SEND_S = 0.5
 """The sources read first, what waits is sent then."""
 LEAP_NS = 15 * NS_PER_S
 """Between two beats, so much time means that the machine slept or that the clock was set forwards."""
-HIDDEN = (
-    "engines that share a board are not told apart by their processes, whose sockets this user may not see; name each"
-    " engine's `unit`, or give the agent CAP_SYS_PTRACE"
-)
 EXIT_OK = 0
 EXIT_AGAIN = 75
 """EX_TEMPFAIL: only a new process can go on; the service manager starts it."""

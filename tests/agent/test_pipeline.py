@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefleet.describe import Engine, Meter
+from joulefleet.describe import SOMEWHERE, Engine, Meter, Reservation
 from joulefleet.reading import Counts, Failure, MeterReading, Reading, WorkKey, WorkReading
 from joulefleet.window import Losses, Window, decode
 from joulefleet_agent import pipeline as pipeline_module
@@ -319,6 +319,48 @@ def test_two_sources_that_name_one_meter_alike_show_it_once(spool: Spool, caplog
     (window,) = held(spool)
     assert [one.meter for one in window.meters] == [BOARD, WALL]
     assert "declares 'gpu0'" in caplog.text
+
+
+FOUND = Engine(id="vllm@127.0.0.1:8000", software="vllm", port=8000, devices=(Reservation(SOMEWHERE),))
+
+
+@pytest.mark.parametrize("first", ["found", "s"])
+@pytest.mark.parametrize("own_id", [FOUND.id, "mine"])
+def test_what_is_configured_has_the_port_and_what_was_found_there_gives_way(
+    spool: Spool, first: str, own_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    configured = Engine(id=own_id, software="vllm", port=8000, devices=(Reservation("gpu0"),))
+    declared = {"found": FOUND, "s": configured}
+    what = Pipeline(spool, Identity(server="a"), 60 * S)
+    what.start([first, *({*declared} - {first})], ns(0))
+    for name in (first, *({*declared} - {first})):
+        what.declare(name, [declared[name]], ns(0))
+    for t in range(121):
+        what.feed([WorkReading(engine=own_id, at_ns=ns(t), counts={WorkKey("m"): Counts(requests_ok=t)})], ns(t), "s")
+        double = WorkReading(engine=FOUND.id, at_ns=ns(t + 0.1), counts={WorkKey("m"): Counts(requests_ok=t)})
+        what.feed([double], ns(t + 0.1), "found")
+        what.tick(ns(t), ns(t))
+    what.finish(ns(121))
+    engines = [engine for window in held(spool) for engine in window.engines]
+    assert {one.engine for one in engines} == {configured} and what.engines == what.asked == [configured]
+    assert sum(work.counts.requests_ok or 0 for one in engines for work in one.work) == 120
+    assert not caplog.records
+
+
+def test_an_engine_is_declared_where_it_was_found_to_run_also_after_a_restart(path: Path) -> None:
+    boards = (Reservation("gpu1"), Reservation("gpu2"))
+    with Spool(path) as spool:
+        what = begin(spool, FOUND)
+        assert [one.devices for one in what.engines] == [FOUND.devices]
+        what.place({FOUND.id: boards}, ns(1))
+        assert ([one.devices for one in what.engines], what.asked) == ([boards], [FOUND])
+        what.feed([WorkReading(engine=FOUND.id, at_ns=ns(2))], ns(2))
+        what.suspend(ns(3))
+    with Spool(path) as spool:
+        again = begin(spool, at_s=5)
+        assert ([one.devices for one in again.engines], again.placed) == ([boards], {FOUND.id: boards})
+        live(again, range(5, 130), lambda t: [WorkReading(engine=FOUND.id, at_ns=ns(t))])
+        assert {one.engine.devices for window in held(spool) for one in window.engines} == {boards}
 
 
 def test_two_meters_under_one_id_are_not_mixed(spool: Spool) -> None:

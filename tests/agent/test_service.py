@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from joulefleet.config import ConfigError
-from joulefleet.describe import Engine, Meter
+from joulefleet.describe import SOMEWHERE, Engine, Meter, Reservation
 from joulefleet.reading import Failure, MeterReading, Reading
 from joulefleet.source import OpenSource, ProcessMustEnd, Source
 from joulefleet.window import Window, decode
@@ -105,6 +106,26 @@ def test_a_failure_is_told_when_it_begins_and_when_it_ends(here: Here, caplog: p
         here.say(Failure(subject="", code="timeout", detail="2 s"))
     said = [one.getMessage() for one in caplog.records]
     assert said == ["wall/wall: timeout 2 s", "wall/wall: answers again", "wall/all: timeout 2 s"]
+
+
+FOUND = Engine(id="vllm@127.0.0.1:8000", software="vllm", port=8000, devices=(Reservation(SOMEWHERE),))
+
+
+def test_an_engine_is_put_where_its_processes_run_as_soon_as_that_is_told(here: Here) -> None:
+    here.agent.take(Opened("found", (FOUND,)))
+    here.agent.take(Opened("board", (BOARD,)))
+    # It is put on the whole server only once it is clear that no source tells of processes.
+    assert here.pipeline.engines[0].devices == ()
+    here.say(MeterReading(meter="gpu0", processes={"999999999": ""}), source="board")
+    assert here.pipeline.engines == [FOUND], "that may be its own process or another's"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        mine = msgspec.structs.replace(FOUND, port=port)
+        here.agent.take(Opened("found", (mine,)))
+        here.say(MeterReading(meter="gpu0", processes={str(os.getpid()): ""}), source="board")
+    assert here.pipeline.engines[0].devices == (Reservation("gpu0"),)
+    here.agent.take(Opened("found", ()))
+    assert here.pipeline.placed == {}
 
 
 def busy_board(here: Here, *engines: Engine) -> dict[str, int] | None:
