@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from joulefleet_collector.answer.wider import FACILITY
 from joulefleet_collector.api import BadQuestion, UsageQuestion, parse_usage
 from joulefleet_collector.explain.figure import DEFAULT, Figure, figure_named
 from joulefleet_collector.rows import BOUNDARIES
@@ -36,11 +37,20 @@ def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
             raise BadQuestion(f"'{name}' is said twice")
         else:
             own[name] = value
+    figure = figure_named(own.get("figure", DEFAULT))
     return Asked(
-        figure=figure_named(own.get("figure", DEFAULT)),
-        usage=parse_usage(rest, now_ns),
+        figure=figure,
+        usage=parse_usage(_at_facility(rest) if figure.rated else rest, now_ns),
         windows=_windows(own.get("windows", str(DEFAULT_WINDOWS))),
     )
+
+
+def _at_facility(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The question at the one boundary that has cost and CO2. Raises BadQuestion where it names another."""
+    named = [value for name, value in query if name == "boundary"]
+    if set(named) - {FACILITY}:
+        raise BadQuestion(f"cost and CO2 are figures of the boundary {FACILITY}, and not of {', '.join(named)}")
+    return query if named else [*query, ("boundary", FACILITY)]
 
 
 def _windows(text: str) -> int:

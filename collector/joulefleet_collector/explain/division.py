@@ -6,14 +6,15 @@ import msgspec
 
 from joulefleet.grid import rfc3339
 from joulefleet_collector.answer.phases import TAG as PHASE
+from joulefleet_collector.answer.rates import Rates
 from joulefleet_collector.answer.tenants import OF_GROUP
 from joulefleet_collector.answer.tenants import TAG as TENANT
 from joulefleet_collector.answer.totals import SPLIT_TAGS
-from joulefleet_collector.answer.wider import FACILITY, WIDER
+from joulefleet_collector.answer.wider import FACILITY
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.explain.figure import Sums
-from joulefleet_collector.explain.scope import Wanted, stored_hours
-from joulefleet_collector.rows import COUNT_FIELDS, FRONT
+from joulefleet_collector.explain.scope import Hours, Wanted, stored_hours
+from joulefleet_collector.rows import COUNT_FIELDS, FRONT, WIDER_BOUNDARIES
 from joulefleet_collector.store.store import Question, Store, Total
 from joulefleet_collector.usage import known_sum
 
@@ -64,6 +65,14 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, float]
 
 
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """What held at a site in an hour; None is not known."""
+
+    start: str
+    site: str
+    rates: Rates
+
+
 class Division(msgspec.Struct, frozen=True, kw_only=True):
     """What was done to the hours."""
 
@@ -81,17 +90,22 @@ class Division(msgspec.Struct, frozen=True, kw_only=True):
     missing_counted: int
     tenants: list[Tenant]
     tenants_counted: int
+    rates: list[Rate]
+    """Of the sites of a facility."""
+    fleet: dict[str, object]
+    """Pools, inventory and what is left out, as the report tells them."""
 
 
 def is_made(asked: UsageQuestion, groups: Sequence[str]) -> bool:
     """Whether the hours of this question are others than those that are stored."""
-    return bool(groups) or any(tag in SPLIT_TAGS for tag in asked.where) or asked.where["boundary"][0] in WIDER
+    return (
+        bool(groups) or any(tag in SPLIT_TAGS for tag in asked.where) or asked.where["boundary"][0] in WIDER_BOUNDARIES
+    )
 
 
-def division(
-    store: Store, asked: UsageQuestion, wanted: Wanted, made: Mapping[int, Sums], wholes: Mapping[int, Sums]
-) -> Division:
+def division(store: Store, asked: UsageQuestion, wanted: Wanted, row: Hours, wholes: Mapping[int, Sums]) -> Division:
     """How the hours of this row were made from those of its engines."""
+    made = row.sums
     hours = [_hour(at_ns, made.get(at_ns, {}), wholes.get(at_ns, {})) for at_ns in sorted({*made, *wholes})]
     tenants = [_tenant(total) for total in _work(store, asked)] if TENANT in asked.where else []
     told_by = _told_by(tenants)
@@ -108,6 +122,8 @@ def division(
         missing_counted=len(missing),
         tenants=tenants[:MAX_LISTED],
         tenants_counted=len(tenants),
+        rates=[Rate(start=rfc3339(at_ns), site=site, rates=held) for at_ns, site, held in row.rates[:MAX_LISTED]],
+        fleet=row.about,
     )
 
 
@@ -169,7 +185,7 @@ def _ways(asked: UsageQuestion, wanted: Wanted, told_by: str) -> list[str]:
     )
     ways = (
         (bool(wanted.groups), _GROUPS),
-        (boundary in WIDER, _FLEET),
+        (boundary in WIDER_BOUNDARIES, _FLEET),
         (TENANT in asked.where, tenants),
         (PHASE in asked.where, _PHASES),
         (boundary == FACILITY, _FACILITY),

@@ -64,6 +64,8 @@ def _division(divided: Row | None, width: int | None) -> str:
     lines.append(table(divided["hours"][:MOST_LINES], columns, width))
     if (more := divided["hours_counted"] - MOST_LINES) > 0:
         lines.append(f"and {more:,} more hours")
+    lines += map(_rate, divided["rates"][:MOST_LINES])
+    lines += [f"not in it: {what}" for what in divided["fleet"].get("leaves_out", ())]
     lines += [
         f"hour {one['start']} of group {one['group']} is refused: {one['server']} pairs for {one['paired_s']:,.0f} s"
         for one in divided["missing"][:MOST_LINES]
@@ -71,6 +73,17 @@ def _division(divided: Row | None, width: int | None) -> str:
     if (more := divided["missing_counted"] - MOST_LINES) > 0:
         lines.append(f"and {more:,} more")
     return "\n".join(lines)
+
+
+def _rate(one: Row) -> str:
+    rates = one["rates"]
+    known = (
+        ("pue", "PUE {}"),
+        ("price_per_kwh", f"{{}} {rates.get('currency', '')}/kWh"),
+        ("carbon_g_per_kwh", "{} g CO2e/kWh"),
+    )
+    told = [words.format(number(rates[name])) for name, words in known if rates.get(name) is not None]
+    return f"{one['start']} at {one['site'] or 'a site without a name'}: {', '.join(told) or 'nothing is known'}"
 
 
 def _joules(told: Row, width: int | None) -> str:

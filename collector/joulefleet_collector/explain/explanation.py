@@ -65,12 +65,15 @@ def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
     row = one_row(report["rows"], asked.usage)
     report_asked = _of_report(report, asked.usage, now_ns)
     narrowed = _narrowed(report_asked, row, now_ns)
-    made, groups = hours_of(store, report_asked, row, narrowed, rules)
-    wanted = wanted_of(narrowed, groups, joins=asked.usage.step != "minute")
+    hours = hours_of(store, report_asked, row, narrowed, rules)
+    wanted = wanted_of(narrowed, hours.groups, joins=asked.usage.step != "minute")
     wholes = stored_by_hour(store, wanted, (narrowed.since_ns, narrowed.until_ns))
     tally, kept = _gone_through(store, rules.policy, wanted, (narrowed.since_ns, narrowed.until_ns), asked.windows)
-    told = Told(asked.figure, row, summed(made.values()), tally, audit(tally.by_hour, wholes, asked.figure))
-    divided = division(store, narrowed, wanted, made, wholes) if is_made(narrowed, groups) else None
+    figure = msgspec.structs.replace(
+        asked.figure, unit=asked.figure.unit.format(currency=row.get("currency") or "money")
+    )
+    told = Told(figure, row, summed(hours.sums.values()), tally, audit(tally.by_hour, wholes, figure))
+    divided = division(store, narrowed, wanted, hours, wholes) if is_made(narrowed, hours.groups) else None
     return {
         **_head(told, narrowed),
         **_made_of(told, divided),

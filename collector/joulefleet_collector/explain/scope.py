@@ -7,14 +7,16 @@ from typing import NamedTuple
 import msgspec
 
 from joulefleet.grid import HOUR_NS, floor_to
+from joulefleet_collector.answer.rates import Rates, Sites
 from joulefleet_collector.answer.totals import ALWAYS_BY, GROUP, SPLIT_TAGS, Rules, usage_totals
-from joulefleet_collector.answer.wider import stored
+from joulefleet_collector.answer.wider import FACILITY, stored
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.explain.asked import Row, said
 from joulefleet_collector.explain.figure import Sums
 from joulefleet_collector.rows import USAGE
 from joulefleet_collector.store.store import Question, Store, Total
 
+SITE = "site"
 Where = dict[str, tuple[str, ...]]
 ByHour = dict[int, dict[str, float]]
 
@@ -65,6 +67,10 @@ class Hours(NamedTuple):
 
     sums: ByHour
     groups: tuple[str, ...]
+    rates: tuple[tuple[int, str, Rates], ...]
+    """By hour and site, at the boundary that depends on them."""
+    about: dict[str, object]
+    """What the report tells of the fleet."""
 
 
 def hours_of(store: Store, report: UsageQuestion, row: Row, narrowed: UsageQuestion, rules: Rules) -> Hours:
@@ -76,16 +82,20 @@ def hours_of(store: Store, report: UsageQuestion, row: Row, narrowed: UsageQuest
         step, asked = "minute", narrowed
     else:
         step, asked = "hour", report
-    by = tuple(dict.fromkeys((*report.by, *ALWAYS_BY, GROUP)))
-    _, totals = usage_totals(store, msgspec.structs.replace(asked, step=step, by=by), rules)
+    of_site = (SITE,) if row["boundary"] == FACILITY else ()
+    by = tuple(dict.fromkeys((*report.by, *ALWAYS_BY, GROUP, *of_site)))
+    found = usage_totals(store, msgspec.structs.replace(asked, step=step, by=by), rules)
     own = {tag: (said(row.get(tag, "")),) for tag in (*report.by, *ALWAYS_BY)}
     of_row = [
         total
-        for total in totals
+        for total in found.totals
         if answers(total.tags, own) and narrowed.since_ns <= (total.start_ns or 0) < narrowed.until_ns
     ]
     groups = {total.tags[GROUP] for total in of_row} - {""} if step == "hour" else set()
-    return Hours(_by_hour(of_row), tuple(sorted(groups)))
+    sites = sorted({(total.start_ns or 0, total.tags[SITE]) for total in of_row if of_site})
+    known = rules.places()[0].sites if sites else Sites({})
+    rates = tuple((at_ns, site, known.at(site, at_ns)) for at_ns, site in sites)
+    return Hours(_by_hour(of_row), tuple(sorted(groups)), rates, found.about)
 
 
 def wanted_of(narrowed: UsageQuestion, groups: tuple[str, ...], joins: bool) -> Wanted:

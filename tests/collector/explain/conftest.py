@@ -25,6 +25,7 @@ from joulefleet_collector.explain.asked import parse_explain
 from joulefleet_collector.explain.explanation import explain
 from joulefleet_collector.explain.scope import Wanted
 from joulefleet_collector.explain.seen import Seen, seen_at, stage_of
+from joulefleet_collector.sites import Places
 from joulefleet_collector.store.embedded import EmbeddedStore
 from joulefleet_collector.store.store import Accounted
 
@@ -97,9 +98,14 @@ def put(store: EmbeddedStore) -> Callable[..., int]:
 def told(store: EmbeddedStore) -> Callable[..., dict[str, Any]]:
     """An explanation as it comes over the wire; of all time, by options of the question and under a policy."""
 
-    def of(policy: Policy = Policy(), **query: str) -> dict[str, Any]:  # noqa: B008 nobody changes it
+    def of(
+        policy: Policy = Policy(),  # noqa: B008 nobody changes it
+        places: Places | None = None,
+        **query: str,
+    ) -> dict[str, Any]:
         asked = parse_explain([*({"since": "all"} | query).items()], NOW_NS)
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(explain(store, Rules(policy), asked, NOW_NS)))
+        rules = Rules(policy) if places is None else Rules(policy, lambda: (places, ()))
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(explain(store, rules, asked, NOW_NS)))
         return plain
 
     return of

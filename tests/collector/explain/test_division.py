@@ -6,9 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from joulefleet.describe import Meter
 from joulefleet.reading import Counts, WorkKey
-from joulefleet.window import EngineWindow, Window, Work
+from joulefleet.window import EngineWindow, MeterWindow, Window, Work
+from joulefleet_collector.answer.rates import Sites, SiteSeries
+from joulefleet_collector.answer.series import Constant
+from joulefleet_collector.api import BadQuestion
 from joulefleet_collector.explain.explain_text import explained
+from joulefleet_collector.sites import Places
 
 Shared = Callable[..., Window]
 Put = Callable[..., int]
@@ -72,3 +77,41 @@ def test_a_phase_is_told_with_what_it_rests_on(put: Put, told: Tell, alone: Call
 def test_what_is_stored_as_it_is_was_not_made(put: Put, told: Tell, shared: Shared) -> None:
     put(shared())
     assert told(model="model-a")["division"] is None
+
+
+def at_server(shared: Shared, an_engine: Callable[..., EngineWindow], **changes: Any) -> Window:
+    """A server of 60,000 J of which 6,000 J are idle, and one engine with half of its board."""
+    window = shared(site="fra", pool="chat", engines=(an_engine("a", 0.5, 30, 600),))
+    psu = MeterWindow(
+        meter=Meter(id="psu", kind="server", grade="integrated", sensor_class="platform"),
+        energy_uj=60_000_000_000,
+        last_uj=60_000_000_000,
+        covered_ns=window.step_ns,
+        idle_mw=100_000,
+        idle_learnt=True,
+    )
+    return msgspec.structs.replace(window, meters=(*window.meters, psu), **changes)
+
+
+def test_a_facility_is_its_servers_their_pool_and_the_rates_of_its_site(
+    put: Put, told: Tell, shared: Shared, an_engine: Callable[..., EngineWindow]
+) -> None:
+    put(at_server(shared, an_engine))
+    site = SiteSeries(pue=Constant(1.5), price_per_kwh=Constant(0.36), currency="EUR")
+    found = told(figure="cost", model="model-a", places=Places(sites=Sites({"fra": site})))
+    # Half of the 6,000 idle joules is nobody's, and paid by the one engine of the pool: all is its.
+    assert found["value"] == pytest.approx(1.5 * 60_000 / 3_600_000 * 0.36)
+    assert found["equation"].endswith("at the price of power of each hour = 0.009 EUR")
+    divided = found["division"]
+    assert (divided["hours"][0]["whole_j"], divided["hours"][0]["figure_j"]) == (57_000.0, 90_000.0)
+    assert divided["rates"][0]["site"] == "fra" and divided["rates"][0]["rates"]["pue"] == 1.5
+    assert [way.split(":")[0] for way in divided["ways"]] == ["fleet", "facility"]
+    assert found["check"]["agrees"] and found["windows"]["counted"] == 1
+    said = explained(found, None, False)
+    assert "2027-01-15T08:00:00Z at fra: PUE 1.5, 0.36 EUR/kWh" in said
+    assert "not in it: servers without an agent" in said
+
+
+def test_cost_is_of_the_facility_alone(told: Tell) -> None:
+    with pytest.raises(BadQuestion, match="cost and CO2 are figures of the boundary facility, and not of server"):
+        told(figure="cost", boundary="server")

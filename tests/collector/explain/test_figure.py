@@ -2,6 +2,7 @@
 
 import pytest
 
+from joulefleet_collector.answer.cost_figures import NAMES
 from joulefleet_collector.api import BadQuestion
 from joulefleet_collector.explain.figure import FIGURES, equation, figure_named
 from joulefleet_collector.store.store import Total
@@ -66,7 +67,9 @@ def test_every_ratio_and_what_is_made_from_one_can_be_explained() -> None:
     row = usage_figures(Total(None, {}, SUMS))
     ratios = {name for name in row if "_per_" in name}
     assert ratios == {name for name, figure in FIGURES.items() if figure.ratio} >= {ratio.name for ratio in RATIOS}
-    assert all(name in row for name in FIGURES)
+    rated = {name for name, figure in FIGURES.items() if figure.rated}
+    assert rated == set(NAMES)
+    assert all(name in row for name in FIGURES.keys() - rated)
 
 
 def test_a_name_that_is_no_figure_is_refused_with_those_that_are() -> None:
