@@ -22,8 +22,8 @@ LOOKS_AGAIN = 12
 NOBODY = ""
 HIDDEN = (
     "processes on boards belong to users whose sockets this one may not see: what they use is `unattributed`, and an"
-    " engine among them has no joules until it is known; write AmbientCapabilities=CAP_SYS_PTRACE into the agent's unit,"
-    " or name the engine as a source `openmetrics` with its `unit` or `devices`"
+    " engine among them has no joules until it is known; write AmbientCapabilities=CAP_SYS_PTRACE into the agent's"
+    " unit, or name the engine as a source `openmetrics` with its `unit` or `devices`"
 )
 
 
