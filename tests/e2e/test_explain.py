@@ -43,7 +43,7 @@ def test_a_url_is_explained_to_a_person(fleet: Collector) -> None:
     (row,) = fleet.ask(by="model,hardware", model="sim-70b", hardware="SIM-A8", boundary="accelerator")["rows"]
     said = run("explain", f"{url}#joules_per_request", "--windows", "2").stdout
     assert f"{row['requests_ok']:,.0f} finished requests = {row['joules_per_request']:.4g} J/request" in said
-    assert "the windows make the same sums as the report" in said
+    assert "the windows make the same sums as the store has" in said
     assert "simulated: no joule of it was ever used" in said
     assert said.count("\nWindow 20") >= 4
 

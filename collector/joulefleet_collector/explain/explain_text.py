@@ -8,8 +8,10 @@ from joulefleet_collector.explain.caveats import IN_WORDS
 from joulefleet_collector.report_table import BEGINNING, Column, Row, count, energy, number, percent, table
 
 INDENT = "  "
-MOST_LINES = 8
-"""Meters, and hours, in the short form."""
+MOST_LINES = 5
+"""Meters, hours and sites in the short form."""
+NAMED = 3
+"""Meters that are named in a line."""
 BY = (("bucket", "bucket"), ("method", "method"), ("grade", "grade"), ("sensor_class", "class"))
 
 
@@ -120,7 +122,6 @@ def _meters(told: Row, width: int | None) -> str:
     columns = [
         _text("server"),
         _text("meter"),
-        Column("role", lambda row: "in the sum" if row["role"] == "sum" else "tells who used it", right=False),
         _text("kind"),
         _text("grade"),
         Column("class", lambda row: str(row["sensor_class"]), right=False, drop=3),
@@ -129,12 +130,14 @@ def _meters(told: Row, width: int | None) -> str:
         _number("coverage", "coverage", percent),
         Column("counter, uJ", _counter, right=False, drop=4),
     ]
-    lines = [table(rows[:MOST_LINES], columns, width)]
-    if (more := told["meters_counted"] - MOST_LINES) > 0:
-        lines.append(f"and {more:,} more")
-    lines += [f"not in the sum: {_left_out(one)}" for one in told["left_out"][:MOST_LINES]]
-    if (more := told["left_out_counted"] - MOST_LINES) > 0:
-        lines.append(f"and {more:,} more that are not in the sum")
+    summed = [row for row in rows if row["role"] == "sum"]
+    lines = [table(summed[:MOST_LINES] or rows[:MOST_LINES], columns, width)]
+    if (more := told["meters_counted"] - min(len(summed), MOST_LINES)) > 0:
+        lines.append(f"and {more:,} more that are in the sum or tell who used it")
+    if told["left_out"]:
+        named = ", ".join(map(_left_out, told["left_out"][:NAMED]))
+        more = told["left_out_counted"] - NAMED
+        lines.append(f"not in the sum: {named}{f' and {more:,} more' if more > 0 else ''}")
     return "\n".join(lines)
 
 
@@ -145,7 +148,7 @@ def _counter(row: Row) -> str:
 
 def _left_out(one: Row) -> str:
     server = f" of {one['server']}" if "server" in one else ""
-    return f"{one['meter']}{server}: {' '.join(filter(None, (one['code'], one['of'])))}"
+    return f"{one['meter']}{server} ({' '.join(filter(None, (one['code'], one['of'])))})"
 
 
 def _uncertainty(told: Row, width: int | None) -> str:
@@ -167,7 +170,7 @@ def _check(told: Row) -> Iterator[str]:
         yield "none: no window of this figure is kept any more; it rests on sums alone"
         return
     worst = max((abs(one["residual"]) for one in check["fields"]), default=0.0)
-    same = "the windows make the same sums as the report" if check["agrees"] else "the windows make OTHER sums"
+    same = "the windows make the same sums as the store has" if check["agrees"] else "the windows make OTHER sums"
     yield f"{same}: largest residual of {len(check['fields'])} fields {worst:.3g}"
     for one in check["fields"] if not check["agrees"] else ():
         yield f"{INDENT}{one['field']}: windows {number(one['windows'])}, report {number(one['sums'])}"

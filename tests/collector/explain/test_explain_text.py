@@ -42,7 +42,7 @@ def test_the_short_form_has_the_equation_first_and_no_window(text: Callable[...,
 def test_buckets_methods_and_what_the_neighbour_got_are_told(text: Callable[..., str], shared: Shared) -> None:
     said = text(shared())
     assert "in the same windows: 9.167 Wh metered = 5.711 Wh this figure + 3.456 Wh other engines and models" in said
-    assert "not in the sum: gpu0-again of n1: second_source_of gpu0" in said
+    assert "not in the sum: gpu0-again of n1 (second_source_of gpu0)" in said
     assert "policy version 1: pair_threshold 0.95" in said
 
 
