@@ -137,7 +137,7 @@ def opened(table: dict[str, Any], now_s: Callable[[], float] = time.time) -> Pus
     try:
         source = PushSource(config, PushFile(path), now_s)
     except Unkept as error:
-        mend = "name as `file` one that the agent may write to; another agent must not have it open"
+        mend = "name as `file` one that may be written here; where it is locked, a running agent has it"
         raise SourceUnavailable("not_kept", str(error), mend) from error
     try:
         source.door = LocalDoor(address, PATH, source.desk.take)
