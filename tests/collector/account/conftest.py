@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from joulefleet.describe import Engine, Meter, Reservation
-from joulefleet.reading import Counts, WorkKey
+from joulefleet.describe import Engine, Meter, Reservation, Slice
+from joulefleet.reading import TIME_FIELDS, Counts, WorkKey
 from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
 from joulefleet.window import EngineWindow, MeterWindow, Window, Work
 from joulefleet_collector.account.books import Books, keep
@@ -96,12 +97,74 @@ def find(rows: Sequence[Row], kind: str, **tags: str) -> dict[str, float]:
     return found[0].fields
 
 
+def keys(rows: Sequence[Row]) -> set[tuple[object, ...]]:
+    """The key of each row."""
+    return {(row.kind, row.start_ns, frozenset(row.tags.items())) for row in rows}
+
+
+def content(rows: Sequence[Row]) -> dict[tuple[object, ...], dict[str, float]]:
+    """The fields of each row by its key."""
+    return {(row.kind, row.start_ns, frozenset(row.tags.items())): row.fields for row in rows}
+
+
+def charged_j(fields: dict[str, float]) -> float:
+    """What a usage row was charged."""
+    return fields["active_j"] + fields["idle_j"]
+
+
+def summed(rows: Sequence[Row], kind: str = "usage", **tags: str) -> dict[str, float]:
+    """Sums of the fields of all rows of this kind that have these tags."""
+    total: dict[str, float] = {}
+    for row in rows:
+        if row.kind == kind and tags.items() <= row.tags.items():
+            for name, value in row.fields.items():
+                total[name] = total.get(name, 0.0) + value
+    return total
+
+
+ENERGY = (
+    *("metered_j", "active_j", "idle_j", "idle_unallocated_j", "unattributed_j", "unmatched_j"),
+    *("prefill_active_j", "prefill_idle_j", "decode_active_j", "decode_idle_j", "prefill_low_j", "prefill_high_j"),
+    "allocation_j",
+)
+
+
+def energy_only(rows: Sequence[Row]) -> dict[tuple[object, ...], dict[str, float]]:
+    """Where the joules went, by key of the usage and ledger rows."""
+    return {
+        key: {name: value for name, value in fields.items() if name in ENERGY}
+        for key, fields in content([row for row in rows if row.kind in ("usage", "ledger")]).items()
+    }
+
+
+def four_gpus(**changed: object) -> Window:
+    """The server of vector T6: two engines on three of four boards."""
+    gpus = [
+        meter(name, energy_j, idle_w=70)
+        for name, energy_j in (("gpu0", 24_000), ("gpu1", 24_600), ("gpu2", 12_000), ("gpu3", 4_200))
+    ]
+    others = [
+        meter("package-0", 9_000, kind="cpu_package"),
+        meter("dram-0", 1_800, kind="dram"),
+        # 18,000 J of the host and 4 x 4,200 J of the GPUs, in 60 s
+        meter("bmc", 96_000, kind="server", idle_w=580, grade="integrated", sensor_class="platform"),
+    ]
+    engines = [
+        engine("s1", ["gpu0", "gpu1"], [work("m1", requests_ok=100, output_tokens=30_000)]),
+        engine("s2", ["gpu2"], [work("m2", requests_ok=10, output_tokens=3_000)]),
+    ]
+    return msgspec.structs.replace(window(gpus + others, engines), **changed)
+
+
 def books(cover: Cover, scene: Scene) -> Books:
     """The books of this boundary, with the engines where they declare to be."""
     return keep(cover, reside(cover, scene.served, scene.declared), scene)
 
 
 BOARDS = ("gpu0", "gpu1", "gpu2")
+SLICES = {"gpu0": (Slice("mig0", 3), Slice("mig1", 2)), "gpu1": (Slice("mig2", 7),)}
+"""Parts of boards that have a name and no meter."""
+SLOTS = 7
 
 energies_uj = st.one_of(st.just(0), st.integers(0, 10**4), st.integers(0, 10**11))
 counts = st.one_of(st.none(), st.integers(0, 10**6))
@@ -131,7 +194,7 @@ def readings(draw: st.DrawFn, name: str, kind: str, covered: bool = False, **dec
 def works(draw: st.DrawFn) -> tuple[Work, ...]:
     """Work of up to three keys, each count known or not."""
     keys = draw(st.lists(st.sampled_from([WorkKey("a"), WorkKey("a", "", "t"), WorkKey("b")]), unique=True, max_size=3))
-    fields = ("requests_ok", "requests_failed", "prompt_tokens", "output_tokens", "busy_ns")
+    fields = ("requests_ok", "requests_failed", "prompt_tokens", "output_tokens", *TIME_FIELDS)
     everything = draw(st.booleans())
     one = st.integers(0, 10**6) if everything else counts
     return tuple(Work(key=key, counts=Counts(**{field: draw(one) for field in fields})) for key in keys)
@@ -139,15 +202,22 @@ def works(draw: st.DrawFn) -> tuple[Work, ...]:
 
 @st.composite
 def engines_of(draw: st.DrawFn, boards: Sequence[str], whole: bool = False) -> tuple[EngineWindow, ...]:
-    """Up to three engines; two may have one key. Where not all is whole, some are on no device or an unknown one."""
+    """Up to three engines, on boards or slices of them, some of one group or of one phase; two may have one key. Where
+    not all is whole, some are on no device or an unknown one."""
     shares = st.sampled_from([0, 300_000, 500_000, 1_000_000])
-    places = st.lists(st.tuples(st.sampled_from((*boards, *(() if whole else ("unknown", "?")))), shares), max_size=3)
+    slices = [each.id for board in boards for each in SLICES.get(board, ())]
+    places = st.lists(
+        st.tuples(st.sampled_from((*boards, *slices, *(() if whole else ("unknown", "?")))), shares), max_size=3
+    )
     return tuple(
         EngineWindow(
             engine=Engine(
                 id=f"e{number}",
                 software=draw(st.sampled_from(["vllm", "sglang"])),
                 devices=tuple(Reservation(*place) for place in draw(places.filter(any) if whole else places)),
+                group=draw(st.sampled_from(["", "", "g"])),
+                group_size=draw(st.sampled_from([0, 2])),
+                phase=draw(st.sampled_from(["", "", "prefill", "decode"])),
                 counts_at_finish=draw(st.booleans()),
             ),
             work=draw(works()),
@@ -184,9 +254,11 @@ def fronts(draw: st.DrawFn) -> tuple[EngineWindow, ...]:
 
 @st.composite
 def windows(draw: st.DrawFn) -> Window:
-    """Any window of 60 s: boards, CPUs, a host or a server, parts and second sources of them, engines in any state."""
+    """Any window of 60 s: boards, CPUs, a host or a server, parts and second sources of them, engines in any state, and
+    fronts before them."""
     boards = draw(st.lists(st.sampled_from(BOARDS), unique=True))
-    meters = [draw(readings(board, "accelerator", device=board)) for board in boards]
+    cut = {board: SLICES.get(board, ()) if draw(st.booleans()) else () for board in boards}
+    meters = [draw(readings(b, "accelerator", device=b, slices=cut[b], slots=SLOTS if cut[b] else 0)) for b in boards]
     others = {
         "gpu0-again": ("accelerator", {"device": "gpu0"}),
         "slice": ("accelerator", {"inside": "gpu0"}),
@@ -209,7 +281,10 @@ def windows(draw: st.DrawFn) -> Window:
 def servers(draw: st.DrawFn) -> Window:
     """A server of which nothing is missing: its own meter tells at least what its boards, CPU and memory do."""
     boards = draw(st.lists(st.sampled_from(BOARDS), unique=True, min_size=1))
-    meters = [draw(readings(board, "accelerator", covered=True)) for board in boards]
+    meters = [
+        draw(readings(board, "accelerator", covered=True, slices=SLICES.get(board, ()), slots=SLOTS))
+        for board in boards
+    ]
     meters += [draw(readings("package-0", "cpu_package", covered=True)), draw(readings("dram-0", "dram", covered=True))]
     whole = draw(readings("bmc", "server", covered=True))
     whole.energy_uj += sum(each.energy_uj for each in meters)
@@ -218,8 +293,11 @@ def servers(draw: st.DrawFn) -> Window:
 
 @pytest.fixture(scope="session")
 def build() -> SimpleNamespace:
-    """Builders of windows and their parts, in joules, watts and seconds, `books` of a cover, and `find` for rows."""
-    return SimpleNamespace(meter=meter, work=work, engine=engine, window=window, find=find, books=books)
+    """Builders of windows and their parts, in joules, watts and seconds, `books` of a cover, and what looks at rows."""
+    looks = {each.__name__: each for each in (find, keys, content, charged_j, summed, energy_only)}
+    return SimpleNamespace(
+        meter=meter, work=work, engine=engine, window=window, four_gpus=four_gpus, books=books, **looks, ENERGY=ENERGY
+    )
 
 
 @pytest.fixture(scope="session")
