@@ -12,6 +12,8 @@ NAMED = 3
 """So many servers, obstacles or sensors are named in a sentence."""
 NOTED = 0.005
 """Shares below this are not worth a sentence."""
+MOVED = 0.02
+"""Part of the energy from which it is said that other methods would move it."""
 GUESSED = ("work", "running", "equal")
 """Methods that do not follow the time for which engines kept a device busy."""
 IN_WORDS = {
@@ -86,6 +88,8 @@ def of_sums(sums: Mapping[str, float], row: Mapping[str, Any]) -> Iterator[str]:
             f"{part:.1%} of the energy was split by {' and '.join(guessed)}: engines share a device or server, and"
             " nothing told how long each kept it busy"
         )
+    if (part := share(sums.get("allocation_j"), energy_j) or 0.0) > MOVED:
+        yield f"how engines and models share devices matters: other methods for it would move it by {part:.1%}"
     if row["unmetered_output_tokens"] or row["unmetered_requests_ok"]:
         requests, tokens = row["unmetered_requests_ok"] or 0, row["unmetered_output_tokens"] or 0
         yield f"{requests:,.0f} requests with {tokens:,.0f} output tokens have no joules beside them, and are left out"

@@ -72,6 +72,7 @@ def test_the_models_of_an_engine_share_its_terms_to_the_microjoule(
 ) -> None:
     one, other = an_engine("a", 1.0, 30, 100), an_engine("b", 1.0, 15, 200)
     both: EngineWindow = an_engine("a", 1.0, 0, 1, work=(*one.work, *other.work))
+    # By busy time, which goes before tokens.
     for model, busy_s in (("model-a", 30), ("model-b", 15)):
         found = told(see, shared(engines=(both,)), Wanted("accelerator", {"model": (model,)}))
         assert [charge.energy_uj for charge in found.charges] == [5_400_000_000, 27_600_000_000]
