@@ -72,9 +72,10 @@ _TIMELINE = (
 _PAGE_OF_WINDOWS = """
 SELECT start_ns, id, body FROM windows
 WHERE start_ns >= :start AND start_ns < :until AND (start_ns, id) > (:start, :id)
-  AND (:server IS NULL OR server = :server)
 ORDER BY start_ns, id LIMIT :page
 """
+_PAGE_OF_SERVER = _PAGE_OF_WINDOWS.replace("WHERE", "WHERE server = :server AND")
+"""By a statement of its own, so that the windows of other servers are not looked at."""
 
 _OPEN = f"start_ns - start_ns % {DAY_NS} NOT IN (SELECT value FROM json_each(?))"  # noqa: S608 made of our own constants
 """Begins in a UTC day that is not settled; the value is a JSON list of the days that are."""
@@ -156,11 +157,11 @@ class EmbeddedStore:
 
     def windows(self, server: str | None, since_ns: int, until_ns: int) -> Iterator[Window]:
         """Windows that start in this time, of one server or of all, ordered by start."""
-        last = (since_ns, -1)
+        last, statement = (since_ns, -1), _PAGE_OF_WINDOWS if server is None else _PAGE_OF_SERVER
         while True:
             values = {"server": server, "until": until_ns, "start": last[0], "id": last[1], "page": PAGE}
             with self._reading() as db:
-                page = db.execute(_PAGE_OF_WINDOWS, values).fetchall()
+                page = db.execute(statement, values).fetchall()
             if not page:
                 return
             for _, number, body in page:
