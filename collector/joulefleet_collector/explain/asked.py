@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from joulefleet_collector.answer.hours import JOINT
 from joulefleet_collector.answer.wider import FACILITY
 from joulefleet_collector.api import BadQuestion, UsageQuestion, parse_usage
 from joulefleet_collector.explain.figure import DEFAULT, Figure, figure_named
@@ -24,6 +25,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     figure: Figure
     usage: UsageQuestion
     windows: int
+    exact: dict[str, tuple[str, ...]]
+    """The filters as they were said. For names of several servers or kinds of hardware `usage` asks for each of them."""
 
 
 def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
@@ -38,11 +41,18 @@ def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
         else:
             own[name] = value
     figure = figure_named(own.get("figure", DEFAULT))
+    usage = parse_usage(_at_facility(rest) if figure.rated else rest, now_ns)
     return Asked(
         figure=figure,
-        usage=parse_usage(_at_facility(rest) if figure.rated else rest, now_ns),
+        usage=msgspec.structs.replace(usage, where={tag: _each(values) for tag, values in usage.where.items()}),
         windows=_windows(own.get("windows", str(DEFAULT_WINDOWS))),
+        exact=usage.where,
     )
+
+
+def _each(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Names, and those of which they are made."""
+    return tuple(dict.fromkeys(name for value in values for name in (value, *value.split(JOINT))))
 
 
 def _at_facility(query: list[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -59,8 +69,12 @@ def _windows(text: str) -> int:
     return int(text)
 
 
-def one_row(rows: Sequence[Row], asked: UsageQuestion) -> Row:
+def one_row(rows: Sequence[Row], question: Asked) -> Row:
     """The row that is meant: of the widest boundary where none is named. Raises BadQuestion where several remain."""
+    asked = question.usage
+    named = {tag: values for tag, values in question.exact.items() if tag in asked.by}
+    # A filter finds what is joined by each of its names: what bears the very name goes before it.
+    rows = [row for row in rows if all(row.get(tag) in values for tag, values in named.items())] or rows
     if "boundary" not in asked.where:
         widest = max((BOUNDARIES.index(row["boundary"]) for row in rows), default=0)
         rows = [row for row in rows if row["boundary"] == BOUNDARIES[widest]]

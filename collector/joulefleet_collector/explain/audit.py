@@ -34,6 +34,9 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the comparison."""
 
+    row_residual_j: float
+    """The row's energy less that of the hours it was made of: more than rounding where the store changed meanwhile."""
+
     agrees: bool
     """Whether every hour of which windows are kept has the same sums from them."""
     fields: list[Pair]
@@ -46,12 +49,13 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     """Hours with as many windows whose sums are others: accounted under another policy or version."""
 
 
-def audit(windows: ByHour, sums: ByHour, figure: Figure) -> Audit:
+def audit(windows: ByHour, sums: ByHour, figure: Figure, row_residual_j: float = 0.0) -> Audit:
     """Compare hour by hour; the declared seconds of engines tell whether all windows of an hour are there."""
     verdicts = {hour: _verdict(windows.get(hour, {}), sums.get(hour, {})) for hour in {*windows, *sums}}
     whole = [hour for hour, verdict in verdicts.items() if verdict in ("same", "differ")]
     own, told = summed(windows[hour] for hour in whole), summed(sums[hour] for hour in whole)
     return Audit(
+        row_residual_j=row_residual_j,
         agrees="differ" not in verdicts.values(),
         fields=[_pair(name, own, told) for name in dict.fromkeys((*SHOWN, *figure.fields))],
         sums_only=_spans(verdicts, "sums_only"),

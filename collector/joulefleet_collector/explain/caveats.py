@@ -10,6 +10,8 @@ from joulefleet_collector.usage import share
 
 NAMED = 3
 """So many servers, obstacles or sensors are named in a sentence."""
+ROUNDED_J = 0.001
+"""Parts of hours are whole microjoules, rounded one way or the other."""
 NOTED = 0.005
 """Shares below this are not worth a sentence."""
 MOVED = 0.02
@@ -100,6 +102,11 @@ def of_sums(sums: Mapping[str, float], row: Mapping[str, Any]) -> Iterator[str]:
 
 def of_audit(found: Audit) -> Iterator[str]:
     """Where windows and sums do not tell the same."""
+    if abs(found.row_residual_j) > ROUNDED_J:
+        yield (
+            f"the row is {found.row_residual_j:,.1f} J off the hours it was made of: windows came while this was made;"
+            " ask for a time that is over"
+        )
     if found.differ:
         yield (
             f"the sums of {_spans(found.differ)} are not what their windows make under this policy:"

@@ -26,7 +26,7 @@ from joulefleet_collector.explain.scope import Wanted, hours_of, stored_by_hour,
 from joulefleet_collector.explain.tally import MeterSums, Tally
 from joulefleet_collector.rows import METHODS
 from joulefleet_collector.store.store import STEP_NS, Store, StoreUnavailable
-from joulefleet_collector.usage import GAINS, nonzero
+from joulefleet_collector.usage import GAINS, known_sum, nonzero
 
 MAX_WINDOWS = 50_000
 """Windows that are gone through for one explanation."""
@@ -62,7 +62,7 @@ class Told(NamedTuple):
 def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
     """All that is behind a figure, as one table for JSON. Raises BadQuestion or StoreUnavailable."""
     report: Answer = answer_usage(store, asked.usage, rules)
-    row = one_row(report["rows"], asked.usage)
+    row = one_row(report["rows"], asked)
     report_asked = _of_report(report, asked.usage, now_ns)
     narrowed = _narrowed(report_asked, row, now_ns)
     hours = hours_of(store, report_asked, row, narrowed, rules)
@@ -72,7 +72,9 @@ def explain(store: Store, rules: Rules, asked: Asked, now_ns: int) -> Answer:
     figure = msgspec.structs.replace(
         asked.figure, unit=asked.figure.unit.format(currency=row.get("currency") or "money")
     )
-    told = Told(figure, row, summed(hours.sums.values()), tally, audit(tally.by_hour, wholes, figure))
+    sums = summed(hours.sums.values())
+    residual_j = (row["energy_j"] or 0.0) - (known_sum(sums, ("active_j", "idle_j")) or 0.0)
+    told = Told(figure, row, sums, tally, audit(tally.by_hour, wholes, figure, residual_j))
     divided = division(store, narrowed, wanted, hours, wholes) if is_made(narrowed, hours.groups) else None
     return {
         **_head(told, narrowed),

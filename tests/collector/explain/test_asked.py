@@ -39,8 +39,8 @@ def test_what_cannot_be_asked_is_told(query: list[tuple[str, str]], said: str) -
 
 def test_the_widest_boundary_is_meant_where_none_is_named() -> None:
     rows = [row(boundary=boundary) for boundary in ("accelerator", "server", "compute")]
-    assert one_row(rows, parse_usage([], NOW_NS))["boundary"] == "server"
-    assert one_row(rows[:1], parse_usage([], NOW_NS))["boundary"] == "accelerator"
+    assert one_row(rows, parse_explain([], NOW_NS))["boundary"] == "server"
+    assert one_row(rows[:1], parse_explain([], NOW_NS))["boundary"] == "accelerator"
 
 
 def test_several_rows_are_named_by_that_in_which_they_differ() -> None:
@@ -48,17 +48,23 @@ def test_several_rows_are_named_by_that_in_which_they_differ() -> None:
     with pytest.raises(
         BadQuestion, match=r"^7 rows match.*: hardware=h0, .*, hardware=h4 and 2 more; ask for one"
     ) as no:
-        one_row(rows, parse_usage([], NOW_NS))
+        one_row(rows, parse_explain([], NOW_NS))
     assert "model=" not in str(no.value) and "step" not in str(no.value)
     with pytest.raises(BadQuestion, match="simulated=false, simulated=true"):
-        one_row([row(), row(simulated=True)], parse_usage([], NOW_NS))
+        one_row([row(), row(simulated=True)], parse_explain([], NOW_NS))
     with pytest.raises(BadQuestion, match=r"start=B; .* since and until"):
-        one_row([row(start="A"), row(start="B")], parse_usage([("step", "hour")], NOW_NS))
+        one_row([row(start="A"), row(start="B")], parse_explain([("step", "hour")], NOW_NS))
+
+
+def test_names_that_were_joined_are_asked_for_one_by_one_and_meant_together() -> None:
+    asked = parse_explain([("hardware", "a+b"), ("model", "m")], NOW_NS)
+    assert asked.usage.where == {"hardware": ("a+b", "a", "b"), "model": ("m",)}
+    assert one_row([row(hardware=name) for name in ("a", "a+b", "b")], asked)["hardware"] == "a+b"
 
 
 def test_no_row_is_told_as_such() -> None:
     with pytest.raises(BadQuestion, match="no engine of this question reported in this time"):
-        one_row([], parse_usage([], NOW_NS))
+        one_row([], parse_explain([], NOW_NS))
 
 
 def test_the_filters_leave_this_row_alone() -> None:

@@ -78,7 +78,7 @@ def test_sums_tell_of_models_methods_and_work_without_joules() -> None:
 
 def test_windows_that_are_gone_or_tell_other_sums_are_told_with_their_time() -> None:
     span = [Span(since="A", until="B")]
-    nothing: dict[str, list[Any]] = {"fields": [], "sums_only": [], "windows_only": [], "differ": []}
+    nothing: dict[str, Any] = {"row_residual_j": 0.0, "fields": [], "sums_only": [], "windows_only": [], "differ": []}
     assert list(of_audit(Audit(agrees=True, **nothing))) == []
     (gone,) = of_audit(Audit(agrees=True, **nothing | {"sums_only": span}))
     assert gone == "not all windows of A to B are kept: that part rests on sums alone"
@@ -86,3 +86,5 @@ def test_windows_that_are_gone_or_tell_other_sums_are_told_with_their_time() -> 
     assert "A to B" in other and "joulefleet store recount" in other
     (more,) = of_audit(Audit(agrees=True, **nothing | {"windows_only": span}))
     assert "came while this was made" in more
+    (off,) = of_audit(Audit(agrees=True, **nothing | {"row_residual_j": -2_500.0}))
+    assert off.startswith("the row is -2,500.0 J off the hours it was made of")
