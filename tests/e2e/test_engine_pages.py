@@ -109,7 +109,7 @@ def test_tgi_counts_a_chat_once_and_its_model_is_asked_for(counted: Counted, hos
     assert figures["joules_per_output_token"] == 2.0
 
 
-def test_triton_tells_busy_seconds_of_batches_without_the_ensemble(counted: Counted, hosted: Collector) -> None:
+def test_triton_splits_by_busy_seconds_of_batches_without_the_ensemble(counted: Counted, hosted: Collector) -> None:
     used_j = 4883831.328000044 - 4879631.328000044
     engine = counted(TRITON_PAGE, {"gpu-0": used_j}, leave_out=["ens_resnet"])
     assert told(engine, "resnet50") == {
@@ -122,7 +122,14 @@ def test_triton_tells_busy_seconds_of_batches_without_the_ensemble(counted: Coun
         "requests_failed": 0,
         "busy_ns": 1_500_000_000,
     }
-    assert {one["model"] for one in hosted.ask(boundary="accelerator", by="model")["rows"]} == {"resnet50", "bert"}
+    rows = {one["model"]: one for one in hosted.ask(boundary="accelerator", by="model")["rows"]}
+    assert rows.keys() == {"resnet50", "bert"}
+    assert rows["resnet50"]["energy_j"] == pytest.approx(1_976.47, abs=5e-3)
+    assert rows["bert"]["energy_j"] == pytest.approx(2_223.53, abs=5e-3)
+    assert rows["resnet50"]["joules_per_request"] == pytest.approx(3.2941, abs=5e-5)
+    assert rows["bert"]["joules_per_request"] == pytest.approx(11.1176, abs=5e-5)
+    assert rows["resnet50"]["energy_j"] / (12_800 - 8_000) == pytest.approx(0.41176, abs=5e-6), "an inference"
+    assert sum(one["energy_j"] for one in rows.values()) == pytest.approx(4_200)
 
 
 def in_json(text: str) -> bytes:
