@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/agent.py --seconds 20 --json bench-agent.json
 	$(BIN)/python benchmarks/tick.py --json bench-tick.json
 	$(BIN)/python benchmarks/attribution.py --servers 2
+	$(BIN)/python benchmarks/proxy.py --streams 200 --seconds 8 --json bench-proxy.json
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
