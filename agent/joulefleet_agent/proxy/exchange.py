@@ -58,8 +58,9 @@ class Exchange:
             self._first_ns = now_ns
         else:
             self._between.see(ns_to_s(now_ns - self._last_ns))
-        # Parts that came together came with nothing between them.
-        self._between.see(0.0, fresh - 1)
+        if fresh > 1:
+            # Parts that came together came with nothing between them.
+            self._between.see(0.0, fresh - 1)
         self._last_ns = now_ns
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -29,6 +30,8 @@ from joulefleet_agent.proxy.upstream import Upstream
 LOG = logging.getLogger(__name__)
 ALIVE_EVERY_S = 10.0
 BACKLOG = 4_096
+GC_THRESHOLDS = (200_000, 50, 100)
+"""Thousands of streams are many objects that live long; looking through them often makes each part wait."""
 IDLE_S = 4.0
 """After which an unused connection to the server is closed: most servers close theirs after 5 s, and a request that
 is sent just then would be lost."""
@@ -66,6 +69,8 @@ async def serve(config: ProxyConfig, where: str, announce: Callable[[Urls], None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_end.set)
     async with proxying(config, where) as urls:
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         announce(urls)
         notify(READY)
         while not told_to_end.is_set():

@@ -18,26 +18,41 @@ MOST_KEPT = 4 * 1024 * 1024
 LONGEST_END = 4
 
 
+def _is_one_event(data: bytes | bytearray) -> bool:
+    """Whether this is one event of one line of data."""
+    is_one = data.startswith(b"data: ") and data.find(b"\n") == len(data) - 2 and data.endswith(b"\n\n")
+    return is_one and b"\r" not in data
+
+
 class Form(NamedTuple):
     """How the parts of an answer stand in its bytes."""
 
     end: "re.Pattern[bytes]"
-    content: Callable[[bytearray], bytes]
+    content: Callable[[bytes | bytearray], bytes]
     """What a part says."""
+    is_one: Callable[[bytes], bool]
+    """Whether bytes are one part, surely; asked first, since it is quick."""
     has_comments: bool
     """Whether there may be words between the parts that are part of none."""
 
 
-def _data(event: bytearray) -> bytes:
+def _data(event: bytes | bytearray) -> bytes:
     """The data of an event."""
+    if _is_one_event(event):
+        return bytes(event[6:-2])
     lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line.startswith(b"data:")]
     return bytes(b"\n".join(lines))
 
 
 # A CR at the end of what has come may be half of an end of line.
 _LINE_END = rb"(?:\r\n|\n|\r(?![\n])(?!\Z))"
-EVENTS = Form(re.compile(_LINE_END + _LINE_END), _data, has_comments=True)
-LINES = Form(re.compile(rb"\n"), lambda line: bytes(line.strip()), has_comments=False)
+EVENTS = Form(re.compile(_LINE_END + _LINE_END), _data, _is_one_event, has_comments=True)
+LINES = Form(
+    re.compile(rb"\n"),
+    lambda line: bytes(line.strip()),
+    lambda data: data.find(b"\n") == len(data) - 1,
+    has_comments=False,
+)
 FORMS = {"text/event-stream": EVENTS, "application/x-ndjson": LINES, "application/jsonl": LINES}
 
 
@@ -62,6 +77,9 @@ class Stream:
 
     def feed(self, data: bytes) -> bytes:
         """What goes on now."""
+        if not self._event and self._form.is_one(data):
+            # As nearly all come: one part, whole.
+            return self._judged(data)
         self._event += data
         out = b"".join(self._ended())
         if not self._holds or len(self._event) > MOST_HELD:
@@ -90,7 +108,7 @@ class Stream:
         del self._event[:begin]
         self._sought = len(self._event)
 
-    def _judged(self, event: bytearray) -> bytes:
+    def _judged(self, event: bytes | bytearray) -> bytes:
         """What of this event goes on that has not yet."""
         left = bytes(event[self._passed :])
         if self._too_long:

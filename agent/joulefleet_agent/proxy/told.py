@@ -26,6 +26,9 @@ class Tokens(NamedTuple):
     """Reasoning included."""
 
 
+UNTOLD = Tokens()
+
+
 class _Details(msgspec.Struct):
     cached_tokens: _Count = None
 
@@ -99,19 +102,22 @@ class _Told(msgspec.Struct):
 
     @property
     def tokens(self) -> Tokens:
-        usages = (
-            self.usage,
-            self.response.usage if isinstance(self.response, _Inner) else None,
-            self.x_groq.usage if self.x_groq else None,
-        )
-        told = next((one.tokens for one in usages if one is not None), None)
-        return told or Tokens(self.prompt_eval_count, None, self.eval_count)
+        if self.usage is not None:
+            return self.usage.tokens
+        if isinstance(self.response, _Inner) and self.response.usage is not None:
+            return self.response.usage.tokens
+        if self.x_groq is not None and self.x_groq.usage is not None:
+            return self.x_groq.usage.tokens
+        if self.prompt_eval_count is None and self.eval_count is None:
+            return UNTOLD
+        return Tokens(self.prompt_eval_count, None, self.eval_count)
 
     @property
     def adds(self) -> bool:
         """Whether it adds something to the answer."""
-        if any(not choice.is_empty for choice in self.choices or ()):
-            return True
+        for choice in self.choices or ():
+            if not choice.is_empty:
+                return True
         if isinstance(self.type, str) and self.type.endswith(".delta"):
             return True
         piece = self.message if isinstance(self.message, _Piece) else None
@@ -152,8 +158,9 @@ class Heard:
 
     def _note(self, told: _Told) -> None:
         self.model = told.model or (told.response.model if isinstance(told.response, _Inner) else "") or self.model
-        if any(count is not None for count in told.tokens):
-            self.tokens = told.tokens
+        tokens = told.tokens
+        if tokens is not UNTOLD and tokens != UNTOLD:
+            self.tokens = tokens
         self.parts += told.adds
         self.failed |= told.error is not None or told.type in FAILURES
         self.done |= told.done is True or told.type in ENDINGS

@@ -80,6 +80,40 @@ async def test_what_is_not_counted_passes_unchanged(appliance: FakeAppliance, st
     assert await front.counted() == {}
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ('/a[]|{}%zz/./../x;y=1?"<>&&=', 418),
+        ("//", 418),
+        ("http://elsewhere/x", 400),
+        ("*", 400),
+        ("elsewhere:80", 400),
+    ],
+)
+async def test_odd_targets(appliance: FakeAppliance, start: Start, target: str, status: int) -> None:
+    front = await start(appliance.url)
+    told = await _raw(front, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 %d " % status) or (status == 400 and told.startswith(b"HTTP/1.0 400 "))
+    assert [path for _, path, *_ in appliance.asked] == ([target] if status == 418 else [])
+
+
+async def test_clients_of_http_1_0_and_those_that_wait_to_be_told_to_go_on(
+    appliance: FakeAppliance, start: Start
+) -> None:
+    front = await start(appliance.url)
+    body = json.dumps(STREAM)
+    told = await _raw(front, f"POST {CHAT} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}")
+    assert told.startswith(b"HTTP/1.0 200 OK")
+    assert told.endswith(b"\r\n\r\n" + appliance.sent[0])
+    told = await _raw(
+        front,
+        f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {len(body)}\r\n"
+        f"Connection: close\r\n\r\n{body}",
+    )
+    assert told.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    assert (await front.counted())[OK] == 2
+
+
 async def test_head_and_not_modified_have_no_body(start: Start) -> None:
     async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\n") as url:
         front = await start(url)
@@ -409,12 +443,18 @@ async def test_keys_become_tenants_and_are_told_nowhere(
         assert key not in text
 
 
-async def _wrong(front: Front, request: str) -> None:
+async def _raw(front: Front, request: str) -> bytes:
+    """All that comes back for these very bytes."""
     parts = urlsplit(front.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(request.encode())
-    assert (await reader.read()).startswith(b"HTTP/1.0 400")
+    told = await reader.read()
     writer.close()
+    return told
+
+
+async def _wrong(front: Front, request: str) -> None:
+    assert (await _raw(front, request)).startswith(b"HTTP/1.0 400")
 
 
 async def test_energy_is_told_where_it_is_known(appliance: FakeAppliance, start: Start) -> None:
