@@ -73,6 +73,7 @@ def test_tokens_come_to_the_report_by_tenant(
     agent_of: AgentOf, hosted: Collector, clock: Clock, appliance: FakeAppliance, proxy: Command
 ) -> None:
     url, page = places(proxy)
+    until(lambda: b"joulefleet_proxy_alone 1" in _get(page), "the proxy to see that nobody else counts")
     agent = agent_of("appliance-1")
     agent.open(
         engine=openmetrics.open({"url": page}),

@@ -86,6 +86,8 @@ def _buckets(spread: Spread) -> list[tuple[str, float]]:
 
 
 def _process(tally: Tally, began_s: float) -> Iterator[Metric]:
+    if tally.alone:
+        yield GaugeMetricFamily(PREFIX + "alone", "The server behind shows no metrics of its own", value=1)
     for name, text, counts in (
         ("refused", "Requests that were not passed on", tally.refused),
         ("upstream_failures", "Requests that the server did not answer to the end", tally.upstream),

@@ -32,6 +32,8 @@ ALIVE_EVERY_S = 10.0
 BACKLOG = 4_096
 GC_THRESHOLDS = (200_000, 50, 100)
 """Thousands of streams are many objects that live long; looking through them often makes each part wait."""
+LOOK_EVERY_S, LOOK_SOON_S = 300.0, 5.0
+"""Between two looks for a metrics page of the server behind; the shorter one while it does not answer."""
 IDLE_S = 4.0
 """After which an unused connection to the server is closed: most servers close theirs after 5 s, and a request that
 is sent just then would be lost."""
@@ -87,26 +89,37 @@ async def proxying(config: ProxyConfig, where: str) -> AsyncIterator[Urls]:
     bounds = Bounds(config.max_connections, config.max_body_bytes, config.max_looked_bytes)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(upstream_session(config))
+        upstream = Upstream(config.to, session, books.now_ns)
+        await stack.enter_async_context(beside(watch(upstream, books.tally)))
         if books.energy is not None:
-            await stack.enter_async_context(kept_new(books.energy))
+            asking = await stack.enter_async_context(ClientSession())
+            await stack.enter_async_context(beside(books.energy.keep(asking)))
         metrics = metrics_of(books.tally, time.time())  # noqa: TID251 - the page says when its counts began
         page_url = await stack.enter_async_context(listening(metrics, place(config.metrics, where, "metrics")))
-        runner = runner_of(Proxy(Upstream(config.to, session, books.now_ns), books, bounds), config)
+        runner = runner_of(Proxy(upstream, books, bounds), config)
         url = await stack.enter_async_context(listening(runner, place(config.listen, where, "listen")))
         bounds.server = runner.server
         yield Urls(url, f"{page_url}/metrics")
 
 
 @asynccontextmanager
-async def kept_new(energy: Energy) -> AsyncIterator[None]:
-    """The collector's figures, asked for again and again while inside."""
-    async with ClientSession() as session:
-        keeping = asyncio.create_task(energy.keep(session))
-        try:
-            yield
-        finally:
-            keeping.cancel()
-            await asyncio.wait([keeping])
+async def beside(what: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """This runs on while inside."""
+    task = asyncio.create_task(what)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def watch(upstream: Upstream, tally: Tally) -> None:
+    """Note again and again whether the server behind counts its work itself, so that nobody counts it twice."""
+    while True:
+        shows = await upstream.shows_metrics()
+        if shows is not None:
+            tally.alone = not shows
+        await asyncio.sleep(LOOK_SOON_S if shows is None else LOOK_EVERY_S)
 
 
 def tenants_of(config: ProxyConfig) -> Tenants:

@@ -112,6 +112,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.lines: dict[Key, Line] = {}
+        self.alone = False
+        """Whether nobody else counts this work: the server behind shows no metrics of its own."""
         self.running: set[Named] = set()
         """Requests in hand now."""
         self.refused: Counter[str] = Counter()

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ServerTimeoutError, web
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, ServerTimeoutError, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -11,6 +11,9 @@ from joulefleet_agent.proxy.asked import Asked
 
 NO_OPTION = (400, 422)
 """Statuses with which a server refuses an option that it does not know."""
+HTTP_OK = 200
+LOOK = ClientTimeout(total=10.0)
+MOST_LOOKED_AT = 65_536
 REFUSED_FOR_NS = s_to_ns(3600)
 """A server that refused the option is asked again after this: it may be another release."""
 
@@ -60,10 +63,18 @@ class Upstream:
             return await self.ask(request, headers, asked.body), False
         response = await self.ask(request, headers, asked.with_usage)
         if self._accepted or response.status not in NO_OPTION:
-            self._accepted |= response.status == 200
+            self._accepted |= response.status == HTTP_OK
             return response, True
         response.close()
         again = await self.ask(request, headers, asked.body)
-        if again.status == 200:
+        if again.status == HTTP_OK:
             self._refused_ns = self._now_ns()
         return again, False
+
+    async def shows_metrics(self) -> bool | None:
+        """Whether it has a metrics page of its own; None where it does not answer now."""
+        try:
+            async with self._session.get(f"{self._base}/metrics", timeout=LOOK, allow_redirects=False) as response:
+                return response.status == HTTP_OK and b"# TYPE " in await response.content.read(MOST_LOOKED_AT)
+        except (ClientError, OSError):
+            return None

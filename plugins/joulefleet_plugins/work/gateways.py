@@ -4,6 +4,8 @@ Sources: LiteLLM's `docs/proxy/prometheus`; Envoy AI Gateway's `docs/capabilitie
 `docs/observability/metrics`.
 """
 
+import msgspec
+
 from joulefleet_plugins.work.table import Series, Table
 
 LITELLM = Table(
@@ -73,8 +75,8 @@ DYNAMO = Table(
 PROXY = Table(
     software="joulefleet-proxy",
     prefixes=("joulefleet_proxy_",),
-    # It stands before servers that count nothing themselves, so its counts are the engine's.
-    front=False,
+    # It says so where the server behind shows no metrics: then its counts are the engine's.
+    marks=("alone",),
     counters={
         "requests_ok": (Series("requests", label="outcome", only=("ok",)),),
         "requests_failed": (Series("requests", label="outcome", only=("failed",)),),
@@ -96,4 +98,6 @@ PROXY = Table(
     mend="is this the page that `joulefleet agent proxy` names as it starts?",
 )
 
-GATEWAYS = (LITELLM, ENVOY, DYNAMO, PROXY)
+PROXY_BEFORE_ENGINE = msgspec.structs.replace(PROXY, software="joulefleet-proxy-front", marks=(), front=True)
+
+GATEWAYS = (LITELLM, ENVOY, DYNAMO, PROXY, PROXY_BEFORE_ENGINE)

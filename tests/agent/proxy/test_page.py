@@ -1,5 +1,6 @@
 """The page, as the agent's own reader and the library's parser read it."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from joulefleet.reading import Counts, WorkKey
@@ -9,7 +10,7 @@ from joulefleet_agent.proxy.page import page
 from joulefleet_agent.proxy.tally import Ended, Spread, Tally
 from joulefleet_agent.proxy.told import Tokens
 from joulefleet_plugins.interfaces.exposition import Parser
-from joulefleet_plugins.work.recognise import recognise
+from joulefleet_plugins.work.recognise import NotRecognised, recognise
 from joulefleet_plugins.work.table import read_page
 
 ODD = 'red "and"\nblue \\ é'
@@ -20,8 +21,14 @@ def told(tally: Tally, accept: str = "") -> str:
     return body.decode()
 
 
-def of_one() -> Tally:
+def alone() -> Tally:
     tally = Tally()
+    tally.alone = True
+    return tally
+
+
+def of_one() -> Tally:
+    tally = alone()
     between = Spread()
     between.see(0.05, 258)
     done = Ended(outcome="ok", served=True, tokens=Tokens(26, 16, 259), e2e_s=13.0, ttft_s=0.1, between=between)
@@ -49,7 +56,7 @@ def test_the_agent_reads_what_was_counted() -> None:
 
 
 def test_tokens_that_nobody_told_are_absent() -> None:
-    tally = Tally()
+    tally = alone()
     tally.end("m", "", Ended(outcome="ok", served=True, tokens=Tokens(3), has_output=False, e2e_s=1.0))
     parsed = Parser().parse(told(tally))
     (counts,) = read_page(parsed, recognise(parsed), "e").counts.values()
@@ -57,7 +64,7 @@ def test_tokens_that_nobody_told_are_absent() -> None:
 
 
 def test_it_is_known_before_its_first_request() -> None:
-    parsed = Parser().parse(told(Tally()))
+    parsed = Parser().parse(told(alone()))
     assert recognise(parsed).software == "joulefleet-proxy"
     assert read_page(parsed, recognise(parsed), "e").counts == {}
 
@@ -72,7 +79,7 @@ def test_the_library_reads_it_too() -> None:
 
 
 def test_the_largest_page_is_one_that_the_agent_takes() -> None:
-    tally = Tally()
+    tally = alone()
     between = Spread()
     between.see(0.05)
     for number in range(200):
@@ -84,3 +91,8 @@ def test_the_largest_page_is_one_that_the_agent_takes() -> None:
     text = told(tally)
     assert len(text) < 8 * 1024 * 1024
     assert text.count("\n") < 50_000
+
+
+def test_before_a_server_that_shows_metrics_it_is_read_only_where_it_is_named() -> None:
+    with pytest.raises(NotRecognised, match="joulefleet-proxy-front"):
+        recognise(Parser().parse(told(Tally())))

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientPayloadError, ClientSession
 from yarl import URL
 
-from fixtures.fake_appliance import CACHED, MODEL, PROMPT, FakeAppliance, raw_server
+from fixtures.fake_appliance import CACHED, MODEL, PROMPT, FakeAppliance, length_of, raw_server, raw_serving
 from fixtures.front import Front, Start, until
 from joulefleet_agent.proxy import look
 
@@ -205,16 +205,13 @@ async def test_who_hangs_up_before_the_answer_begins_is_counted_too(appliance: F
     asked = asyncio.Event()
     closed = asyncio.Event()
 
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+    async def silent(_head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()
         await reader.read()
         closed.set()
-        writer.close()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server:
-        front = await start(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with raw_serving(silent) as url:
+        front = await start(url)
         asking = asyncio.ensure_future(front.client.post(front.url + CHAT, json=STREAM))
         await asyncio.wait_for(asked.wait(), 20)
         asking.cancel()
@@ -324,18 +321,15 @@ async def test_parts_go_on_before_the_next_one_comes(start: Start) -> None:
     """Each part is sent only once the client has the one before."""
     got = asyncio.Queue[bytes]()
 
-    async def one_by_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+    async def one_by_one(_head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         for number in range(20):
             part = b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number
             writer.write(part)
             assert await asyncio.wait_for(got.get(), 20) == part
-        writer.close()
 
-    server = await asyncio.start_server(one_by_one, "127.0.0.1", 0)
-    async with server:
-        front = await start(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with raw_serving(one_by_one) as url:
+        front = await start(url)
         async with front.client.post(front.url + CHAT, json=STREAM) as answer:
             for _ in range(20):
                 await got.put(await answer.content.readuntil(b"\n\n"))
@@ -350,9 +344,8 @@ async def test_a_client_that_does_not_read_holds_the_server_back(start: Start) -
     sent, line = 0, b"data: " + b"x" * 65_536 + b"\n\n"
     stuck = asyncio.Event()
 
-    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def flood(_head: bytes, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
-        await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         while True:
             writer.write(line)
@@ -364,9 +357,8 @@ async def test_a_client_that_does_not_read_holds_the_server_back(start: Start) -
         stuck.set()
         writer.transport.abort()
 
-    server = await asyncio.start_server(flood, "127.0.0.1", 0)
-    async with server:
-        front = await start(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with raw_serving(flood) as url:
+        front = await start(url)
         answer = await front.client.post(front.url + CHAT, json=STREAM)
         await asyncio.wait_for(stuck.wait(), 30)
         answer.close()
@@ -378,17 +370,19 @@ async def test_connections_are_kept_on_both_sides(start: Start) -> None:
     answer = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{"model":"m"}'
     opened = 0
 
-    async def server_of_many(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def server_of_many(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal opened
         opened += 1
-        while not reader.at_eof():
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+        while head:
+            await reader.readexactly(length_of(head))
             writer.write(answer)
+            try:
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                head = b""
 
-    server = await asyncio.start_server(server_of_many, "127.0.0.1", 0)
-    async with server:
-        front = await start(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with raw_serving(server_of_many) as url:
+        front = await start(url)
         for _ in range(5):
             await front.post(CHAT, {"model": "m"})
         assert opened == 1

@@ -1,12 +1,14 @@
 """Whether the server is asked for the tokens of its streams, and for how long a refusal counts."""
 
 import json
+import socket
 
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from fixtures.fake_appliance import FakeAppliance
+from fixtures.fake_vllm import FakeVllm
 from joulefleet_agent.proxy.asked import ROUTES, asked_of
 from joulefleet_agent.proxy.upstream import REFUSED_FOR_NS, Upstream
 
@@ -41,3 +43,13 @@ async def test_one_that_took_it_once_is_not_asked_twice(appliance: FakeAppliance
         assert await asked(upstream)
     assert len(appliance.asked) == 2
     assert all("stream_options" in json.loads(body) for *_, body in appliance.asked)
+
+
+async def test_whether_it_has_a_metrics_page(appliance: FakeAppliance) -> None:
+    async with ClientSession() as session:
+        assert await Upstream(appliance.url, session, lambda: 0).shows_metrics() is False
+        with FakeVllm() as engine:
+            assert await Upstream(f"http://{engine.address}", session, lambda: 0).shows_metrics() is True
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        assert await Upstream(nobody, session, lambda: 0).shows_metrics() is None

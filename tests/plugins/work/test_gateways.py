@@ -5,7 +5,7 @@ import pytest
 from fixtures.scrapes import difference, page, scrape
 from joulefleet.reading import WorkKey
 from joulefleet_plugins.interfaces.exposition import Parser
-from joulefleet_plugins.work.gateways import DYNAMO, ENVOY, GATEWAYS, LITELLM, PROXY
+from joulefleet_plugins.work.gateways import DYNAMO, ENVOY, GATEWAYS, LITELLM, PROXY, PROXY_BEFORE_ENGINE
 from joulefleet_plugins.work.recognise import NotRecognised, recognise
 from joulefleet_plugins.work.table import Table
 
@@ -113,6 +113,7 @@ def test_a_gateway_is_not_counted_beside_its_engines_unless_it_is_named(table: T
 
 
 PROXY_PAGE = """
+joulefleet_proxy_alone 1 1
 # TYPE joulefleet_proxy_requests_total counter
 joulefleet_proxy_requests_total{model="m",outcome="ok",tenant="red"} 1 3
 joulefleet_proxy_requests_total{model="m",outcome="failed",tenant="red"} 0 1
@@ -126,6 +127,14 @@ joulefleet_proxy_output_tokens_total{model="m",tenant="key-3fa9c0ffee00"} 0 7
 # TYPE joulefleet_proxy_estimated_output_tokens_total counter
 joulefleet_proxy_estimated_output_tokens_total{model="m",tenant="red"} 0 41
 """
+
+
+def test_our_own_proxy_before_an_engine_that_shows_metrics_is_a_gateway() -> None:
+    twice = page(PROXY_PAGE, 1).replace("joulefleet_proxy_alone 1\n", "")
+    with pytest.raises(NotRecognised, match='`software = "joulefleet-proxy-front"`') as error:
+        recognise(Parser().parse(twice))
+    assert error.value.code == "gateway"
+    assert PROXY_BEFORE_ENGINE.front
 
 
 def test_our_own_proxy_counts_for_a_server_that_does_not() -> None:
