@@ -10,6 +10,8 @@ engines) where it names tenants of this group and model, else the engines themse
   as they are, and a front's as ratios of the engine's.
 - Everything adds up to the undivided total. Only time stays whole (`parts.OF_TIME`): how much of an hour is covered is
   the same for each tenant.
+- What a prompt token costs against an output token is not measured everywhere: the range in which prefill's energy may
+  lie goes into `allocation_j` of tenants whose prompts and output are unlike the others'.
 - Where nothing is known of who had the work, all of it is of the tenant without a name.
 """
 
@@ -140,6 +142,9 @@ def _divided(total: Total, shares: Shares) -> list[Total]:
         shared = parts(name, value, each.of(name)) if value else [value] * len(divided)
         for fields, part in zip(divided, shared, strict=True):
             fields[name] = part
+    for fields, unsure_j in zip(divided, each.unsure_j(total.fields), strict=True):
+        if unsure_j:
+            fields["allocation_j"] = fields.get("allocation_j", 0.0) + unsure_j
     return [
         Total(total.start_ns, {**total.tags, TAG: tenant}, fields)
         for tenant, fields in zip(shares.tenants, divided, strict=True)
@@ -163,6 +168,14 @@ class _Weights:
         if not name.endswith("_j"):
             ways = (self._shares.counts.get(name.removeprefix("unmetered_"), ()), *ways[1:])
         return next(way for way in ways if any(way))
+
+    def unsure_j(self, fields: Fields) -> list[float]:
+        """By how much each tenant's energy depends on what a prompt token costs against an output token: half the range
+        of prefill's energy, as far as the tenant has another part of the prompts than of the output."""
+        half_j = abs(fields.get("prefill_high_j", 0.0) - fields.get("prefill_low_j", 0.0)) / 2
+        prompts, outputs = sum(self._prompts), sum(self._outputs)
+        ways = zip(self._prompts, self._outputs, strict=True)
+        return [half_j * abs(prompt / prompts - output / outputs) for prompt, output in ways]
 
     def _of_energy(self, name: str) -> Sequence[int]:
         if name.startswith("prefill_"):

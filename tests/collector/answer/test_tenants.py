@@ -72,6 +72,16 @@ def test_energy_of_a_known_phase_goes_by_the_tokens_of_that_phase() -> None:
     assert by_tenant([total(fields)], told, "decode_active_j") == {"a": 50.0, "b": 450.0}
 
 
+def test_tenants_with_other_prompts_than_output_are_less_sure() -> None:
+    """Prefill may take 100 to 500 J: half the range, for half of the prompts less a tenth of the output."""
+    fields = {"active_j": 800.0, "prefill_active_j": 300.0, "decode_active_j": 500.0, "allocation_j": 8.0}
+    fields |= {"prefill_low_j": 100.0, "prefill_high_j": 500.0}
+    unlike = [work("a", prompt_tokens=50, output_tokens=1), work("b", prompt_tokens=50, output_tokens=9)]
+    assert by_tenant([total(fields)], unlike, "allocation_j") == {"a": pytest.approx(82.0), "b": pytest.approx(86.0)}
+    alike = [work("a", prompt_tokens=50, output_tokens=1), work("b", prompt_tokens=50, output_tokens=1)]
+    assert by_tenant([total(fields)], alike, "allocation_j") == {"a": 4.0, "b": 4.0}
+
+
 def test_by_requests_where_not_all_tell_tokens_and_equally_where_not_all_tell_requests() -> None:
     counted = [work("a", requests_ok=1, requests_failed=2), work("b", requests_ok=1, output_tokens=5)]
     assert by_tenant([total(HOUR)], counted, "idle_j") == {"a": 150.0, "b": 50.0}
@@ -186,6 +196,8 @@ def test_tenants_add_up_to_the_undivided_hour(
             shared = [part.fields[name] for part in mine]
             if name in OF_TIME:
                 assert shared == [value] * len(mine)
+            elif name == "allocation_j":
+                assert sum(shared) >= value - 1e-3
             elif name.endswith("_j"):
                 assert sum(map(j_to_uj, shared)) == j_to_uj(value)
             elif name == SQUARES:
