@@ -173,6 +173,31 @@ def test_the_command_prints_tenants_and_phases(reported: Collector) -> None:
     assert {row["tenant"] for row in rows} >= {"acme", "beta", "zeta"}
 
 
+def apart(begin_ns: int) -> Iterator[Window]:
+    """Prefill and decode on servers of their own: each counts every request, prefill writes the first token of each."""
+    prompts = Counts(requests_ok=10, prompt_tokens=5_000, cached_tokens=1_000, output_tokens=10)
+    answers = Counts(requests_ok=10, prompt_tokens=5_000, cached_tokens=5_000, output_tokens=2_000)
+    for start_ns in range(begin_ns, begin_ns + 2 * HOUR_NS, s_to_ns(STEP_S)):
+        for server, joules, counts, phase in (("p", 60_000, prompts, "prefill"), ("d", 240_000, answers, "decode")):
+            done = [Work(key=WorkKey("big"), counts=counts)]
+            yield window(server, start_ns, joules, engine("e", done, group="pd", group_size=2, phase=phase))
+
+
+def test_prefill_and_decode_on_servers_of_their_own_count_each_request_once(hosted: Collector, clock: Clock) -> None:
+    begin_ns = clock.now_ns
+    clock.now_ns += 2 * HOUR_NS
+    assert send(hosted, list(apart(begin_ns)))[0] == 200
+    asked = {"boundary": "accelerator", "group": "pd"}
+    (whole,) = hosted.ask(by="model,server", **asked)["rows"]
+    assert (whole["server"], whole["energy_j"], whole["requests_ok"]) == ("d+p", 3_600_000, 120)
+    assert (whole["joules_per_request"], whole["joules_per_output_token"]) == (30_000, 150)
+    assert whole["joules_per_total_token"] == pytest.approx(3_600_000 / (12 * (4_000 + 2_000)))
+    prefill, decode = sorted(hosted.ask(by="phase", **asked)["rows"], key=lambda row: -len(row["phase"]))
+    assert (prefill["energy_j"], prefill["joules_per_prompt_token"]) == (720_000, 15)
+    assert (decode["energy_j"], decode["joules_per_output_token"]) == (2_880_000, 120)
+    assert prefill["joules_per_request"] + decode["joules_per_request"] == 30_000
+
+
 WATTS, TOKENS_PER_S = 400, 100
 MINUTES = 5
 """Between two readings."""
