@@ -37,6 +37,7 @@ _OF_WORK = ("model", "revision", "software", "version")
 """Tags that members which count nothing take from those that do."""
 NEEDED = (*_OF_GROUP, "server", *_OF_WORK)
 """Tags without which members cannot be told apart and joined."""
+_MODEL = ("model", "revision")
 _APART = frozenset({"prefill", "decode"})
 _PROMPTS = frozenset({"prompt_tokens", "cached_tokens"})
 _NUMERATORS = {"requests": "requests_ok", "output_tokens": "output_tokens", "total_tokens": "total_tokens"}
@@ -99,7 +100,7 @@ def _of(tags: Tags, names: Iterable[str]) -> Key:
 
 def _member(tags: Tags) -> Key:
     """One engine through all its versions and models."""
-    return tuple(value for tag, value in sorted(tags.items()) if tag not in ("model", "revision", "version"))
+    return tuple(value for tag, value in sorted(tags.items()) if tag not in (*_MODEL, "version"))
 
 
 def _see(life: _Life, total: Total) -> None:
@@ -242,32 +243,28 @@ def _cover(members: Sequence[Total], life: _Life) -> tuple[float, float]:
     return span_s, max(min(1 - missing_s / span_s, *covered), 0.0)
 
 
-def _times(members: Sequence[Total]) -> dict[tuple[str, Key], tuple[float, float]]:
-    """Seconds of windows and covered ones, by server and member: versions follow one another, models stand beside."""
-    found: dict[tuple[str, Key], dict[str, tuple[float, float]]] = {}
+def _times(members: Sequence[Total]) -> dict[str, tuple[float, float]]:
+    """Seconds of windows and covered ones, by server: versions follow one another, models stand beside each other."""
+    found: dict[str, dict[Key, tuple[float, float]]] = {}
     for total in members:
-        versions = found.setdefault((total.tags["server"], _member(total.tags)), {})
+        lives = found.setdefault(total.tags["server"], {})
+        life = tuple(value for tag, value in sorted(total.tags.items()) if tag not in _MODEL)
         time_s = total.fields.get("window_s", 0.0), total.fields.get("paired_s", 0.0)
-        version = total.tags["version"]
-        versions[version] = max(versions.get(version, (0.0, 0.0)), time_s)
+        lives[life] = max(lives.get(life, (0.0, 0.0)), time_s)
     return {
-        member: (sum(window_s for window_s, _ in times.values()), sum(paired_s for _, paired_s in times.values()))
-        for member, times in found.items()
+        server: (sum(window_s for window_s, _ in lives.values()), sum(paired_s for _, paired_s in lives.values()))
+        for server, lives in found.items()
     }
 
 
-def _missing_s(
-    members: Sequence[Total], times: Mapping[tuple[str, Key], tuple[float, float]], life: _Life, span_s: float
-) -> float:
+def _missing_s(members: Sequence[Total], times: Mapping[str, tuple[float, float]], life: _Life, span_s: float) -> float:
     """How many seconds of members are missing; of a group that declares no size, of servers seen on that day."""
     size = max(total.fields.get("group_s", 0.0) / (total.fields.get("window_s") or math.inf) for total in members)
     if size:
         return size * span_s - sum(window_s for window_s, _ in times.values())
     day_ns = floor_to(_start(members[0]), DAY_NS)
-    seen: dict[str, float] = {server: 0.0 for day, server in life.servers if day == day_ns}
-    for (server, _), (window_s, _) in times.items():
-        seen[server] = min(seen[server] + window_s, span_s)
-    return sum(span_s - window_s for window_s in seen.values())
+    seen = [server for day, server in life.servers if day == day_ns]
+    return sum(span_s - min(times.get(server, (0.0, 0.0))[0], span_s) for server in seen)
 
 
 def _sums(several: Sequence[Mapping[str, float]]) -> Fields:
@@ -286,11 +283,14 @@ def _total_tokens(fields: Fields) -> Fields:
 def _covered(fields: Fields, window_s: float, coverage: float) -> Fields:
     """As one engine's row; without energy, and its work unmetered, where members were missing too long."""
     fields = {name: value for name, value in fields.items() if name != "group_s"}
+    used_j = uj_to_j(energy_uj(fields, "active_j", "idle_j"))
     if coverage >= OK_COVERAGE:
-        return fields | {"window_s": window_s, "paired_s": window_s * coverage}
+        # What a member used while it was not covered is missing beside work that was counted.
+        unsure_j2 = fields.get(SQUARES, 0.0) + (used_j * (1 - coverage)) ** 2 / 3
+        return fields | {"window_s": window_s, "paired_s": window_s * coverage, SQUARES: unsure_j2}
     nothing = {name: 0.0 for name in fields if name.endswith("_j") or name in _WITH_ENERGY}
     known = [name for name in COUNT_FIELDS if name in fields]
     unmetered = {f"unmetered_{name}": fields[name] + fields.get(f"unmetered_{name}", 0.0) for name in known}
-    left_out = {LEFT_OUT_J: uj_to_j(energy_uj(fields, "active_j", "idle_j"))}
+    left_out = {LEFT_OUT_J: used_j}
     time = {"window_s": window_s, "paired_s": 0.0}
     return fields | nothing | unmetered | dict.fromkeys(known, 0.0) | left_out | time

@@ -134,6 +134,20 @@ def test_a_new_version_in_mid_hour_is_told_apart_and_misses_nothing() -> None:
     assert [one.fields["paired_s"] for one in together] == [1800.0, 1800.0]
 
 
+def test_what_a_server_is_called_before_its_first_page_is_no_member_of_its_own() -> None:
+    first = {"window_s": 60.0, "paired_s": 0.0, "active_j": 0.0}
+    usage = [row("a", software="unknown", version="", hardware="", **first), row("b")]
+    usage.append(row("a", model="llama", **COUNTED | {"window_s": 3540.0}))
+    (one,) = joined(usage, POLICY)
+    assert (one.tags["software"], one.fields["active_j"]) == ("vllm", 200.0)
+    assert one.fields["paired_s"] == pytest.approx(3540)
+
+
+def test_time_in_which_a_member_was_not_covered_is_uncertain() -> None:
+    (one,) = joined([row("a", **COUNTED, independent_j2=2.0), row("b", paired_s=3456)], POLICY)
+    assert one.fields["independent_j2"] == pytest.approx(2.0 + (200 * 0.04) ** 2 / 3)
+
+
 def test_several_models_share_the_energy_of_who_counts_nothing_by_their_work() -> None:
     usage = [
         row("a", model="small", active_j=10.0, output_tokens=100, prompt_tokens=0, output_tokens_j=10),
