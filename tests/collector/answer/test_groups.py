@@ -105,6 +105,12 @@ def test_a_group_that_began_within_the_hour_is_measured_by_the_time_it_was_there
     assert (found[0].fields["window_s"], found[0].fields["paired_s"], found[0].fields["active_j"]) == (600, 600, 200)
 
 
+def test_members_that_were_there_in_turns_are_no_group() -> None:
+    usage = [row(server, hour) for server in "ab" for hour in (0, 2)]
+    usage += [row(server, 1, window_s=1800, **COUNTED) for server in "ab"]
+    assert hours(usage)[1].fields["paired_s"] == 0.0
+
+
 def test_a_member_that_moved_to_another_server_is_not_missed() -> None:
     usage = [row(server, hour, **(COUNTED if server == "a" else {})) for server in "ab" for hour in (0, 2)]
     usage += [

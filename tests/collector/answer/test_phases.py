@@ -105,6 +105,12 @@ def test_prompts_of_which_cached_ones_are_not_told_are_all_computed() -> None:
     assert phases["prefill"]["computed_tokens_j"] / phases["prefill"]["computed_tokens"] == 42.185
 
 
+def test_energy_of_who_counts_no_output_pays_for_none() -> None:
+    """40 J of decode, of which 30 J belong to an engine that counts its output."""
+    phases = by_phase({"active_j": 50.0, "prefill_active_j": 10.0, "decode_active_j": 40.0, "output_tokens_j": 30.0})
+    assert phases["decode"]["output_tokens_j"] == 30.0
+
+
 def test_what_has_no_phase_stays_whole() -> None:
     for fields in ({"active_j": 5.0, "requests_ok": 2.0}, {"idle_j": 1.0, "prefill_idle_j": 0.0, "decode_idle_j": 0.0}):
         assert by_phase(fields) == {"": fields}

@@ -72,6 +72,13 @@ def test_energy_of_a_known_phase_goes_by_the_tokens_of_that_phase() -> None:
     assert by_tenant([total(fields)], told, "decode_active_j") == {"a": 50.0, "b": 450.0}
 
 
+def test_idle_energy_that_rests_on_a_catalogue_goes_as_idle_energy_does() -> None:
+    """Active energy by the prompts, half and half; idle by the output, a tenth."""
+    fields = {"active_j": 100.0, "prefill_active_j": 100.0, "idle_j": 50.0, "decode_idle_j": 50.0}
+    told = [work("a", prompt_tokens=50, output_tokens=1), work("b", prompt_tokens=50, output_tokens=9)]
+    assert by_tenant([total(fields | {"idle_default_j": 20.0})], told, "idle_default_j") == {"a": 2.0, "b": 18.0}
+
+
 def test_tenants_with_other_prompts_than_output_are_less_sure() -> None:
     """Prefill may take 100 to 500 J: half the range, for half of the prompts less a tenth of the output."""
     fields = {"active_j": 800.0, "prefill_active_j": 300.0, "decode_active_j": 500.0, "allocation_j": 8.0}
