@@ -1,5 +1,6 @@
 """An engine that nobody configured, and that moves to another port and other boards: nothing lost, nothing double."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,8 +14,8 @@ from fixtures.nvml.nvml_process import NvmlReader
 from fixtures.processes import free_port
 from fixtures.virtual_agent import AgentOf, Clock, each_s
 from fixtures.vllm_process import VllmProcess
-from joulefleet.describe import SOMEWHERE
-from joulefleet.units import NS_PER_S, ns_to_s
+from joulefleet.describe import SOMEWHERE, WHOLE
+from joulefleet.units import NS_PER_S, mw_to_w, ns_to_s
 from joulefleet.window import Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
@@ -60,6 +61,10 @@ class Moving:
             self._nvml.processes = [(board, self._server.worker, 70, 0, FOREVER_MS) for board in its]
         if second == MOVES_S:
             self.close()
+        self.serve()
+
+    def serve(self) -> None:
+        """One request, if it runs."""
         if self._server is not None:
             self._server.serve(prompt=PROMPT, output=OUTPUT)
             self.served += 1
@@ -141,3 +146,34 @@ def test_its_joules_are_those_of_the_boards_on_which_it_ran(stored: list[Window]
         right_j = 300 * STEP_S if first in places[number] else 700 * STEP_S
         assert charged_j(stored[number]) == pytest.approx(right_j, rel=1e-3)
     assert places[0] == {} and list(places[-1]) == [second], "it was not there, and is not kept for ever"
+
+
+def test_what_a_stranger_did_on_its_board_is_not_its_own(
+    moving: Moving, boards: tuple[FakeNvml, NvmlReader], agent_of: AgentOf, hosted: Collector, clock: Clock
+) -> None:
+    (fake, nvml), agent = boards, agent_of("gpu-1", STEP_S)
+    agent.see(Path("/proc"))
+    fake.power_mw = dict.fromkeys(range(BOARDS), 400_000)
+    moving.at(BEGINS_S)
+    worker, stranger = fake.processes[0][1], os.getpid()
+    fake.processes = [(0, worker, 20, 0, FOREVER_MS), (0, stranger, 60, 0, FOREVER_MS)]
+    fake.at(0)
+    agent.open(nvml=nvml, found=FoundSource(Config(ports=moving.ports), now_s=lambda: ns_to_s(clock())))
+    for second in each_s(clock, 240):
+        fake.at(second * 1_000)
+        agent.read("nvml")
+        if second % PERIOD_S == 0:
+            agent.read("found")
+        agent.tick()
+        moving.serve()
+    agent.finish()
+    for window in hosted.windows()[1:-1]:
+        assert [part.share_ppm for part in window.engines[0].engine.devices] == [WHOLE // 2]
+        rows = account(window, Policy())
+        (usage,) = (row.fields for row in rows if row.kind == "usage")
+        (board,) = (one for one in window.meters if one.meter.id == uuid(0))
+        idle_j = mw_to_w(board.idle_mw or 0) * STEP_S
+        # A quarter of what was done there, and half of what the board draws anyway.
+        assert usage["active_j"] == pytest.approx((400 * STEP_S - idle_j) / 4, rel=0.02)
+        assert usage["idle_j"] == pytest.approx(idle_j / 2, rel=1e-3)
+        assert usage["by_activity_j"] == usage["active_j"]
