@@ -4,8 +4,13 @@ A process belongs to the engine if it, or a process that it descends from, holds
 port: workers are children of the server. Sockets of other users' processes are seen only with CAP_SYS_PTRACE. Where the
 engine names its unit (a service or slice of systemd), its control group tells, which everybody may read. The nearest
 ancestor decides.
+
+Where neither tells, the moment does at which the process began, which everybody may read as well: many pages tell it to
+the hundredth of a second (`process_start_time_seconds`, by the same clock). So engines of other users are known, and
+those in containers whose ports a proxy holds. If it is that of two engines it tells nothing.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -13,10 +18,13 @@ from typing import Protocol
 import msgspec
 
 from joulefleet.describe import SOMEWHERE, WHOLE, Engine
-from joulefleet.reading import MeterReading, Reading
+from joulefleet.reading import MeterReading, Reading, WorkReading
 from joulefleet.sockets import listening
 
 DEEPEST = 64
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+BOOTED_WITHIN_S = 2.0
+"""The kernel's time of its start moves by so much at most while the clock is corrected; the fraction does not."""
 LOOKS_AGAIN = 12
 """A process of no engine is looked at again after so many times: a server listens once its model is loaded."""
 NOBODY = ""
@@ -61,6 +69,8 @@ class Processes:
         self._known: dict[str, Known] = {}
         self._wanted: set[str] = set()
         """The engines that were looked for last."""
+        self._began_s: dict[str, float] = {}
+        """When each engine's process began, where its page tells it."""
         self._of_meter: dict[str, set[str]] = {}
 
     def named(self, readings: Sequence[Reading], engines: Sequence[Engine]) -> list[Reading]:
@@ -68,6 +78,7 @@ class Processes:
 
         Processes of no engine stand together under NOBODY.
         """
+        self._note_beginnings(readings)
         if _is_alone(engines):
             # One engine has all that its boards do: whose processes they are need not be known.
             return [_untold(one) for one in readings]
@@ -85,9 +96,9 @@ class Processes:
         """The engine of each process, or NOBODY."""
         wanted = {engine.id for engine in engines}
         if not wanted <= self._wanted:
-            # What was nobody's may be the new engine's.
-            self._known = {pid: known for pid, known in self._known.items() if known.engine != NOBODY}
+            self._forget_strangers()
         self._wanted = wanted
+        self._began_s = {engine: at_s for engine, at_s in self._began_s.items() if engine in wanted}
         sockets: dict[str, str] | None = None
         owners = {}
         for pid in pids:
@@ -101,6 +112,17 @@ class Processes:
         for pid in [pid for pid in self._known if pid not in owners and not (self._root / pid).exists()]:
             del self._known[pid]
         return owners
+
+    def _note_beginnings(self, readings: Sequence[Reading]) -> None:
+        for one in readings:
+            at_s = _seconds(one.epoch) if isinstance(one, WorkReading) else None
+            if isinstance(one, WorkReading) and at_s is not None and at_s != self._began_s.get(one.engine):
+                self._began_s[one.engine] = at_s
+                self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        """What was nobody's may be that of an engine of which more is known now."""
+        self._known = {pid: known for pid, known in self._known.items() if known.engine != NOBODY}
 
     def _still_known(self, pid: str, wanted: set[str]) -> Known | None:
         known, started = self._known.get(pid), self._started(pid)
@@ -116,10 +138,27 @@ class Processes:
         units = {engine.unit: engine.id for engine in engines if engine.unit}
         group = self._text(pid, "cgroup")
         told = next((units[part] for part in group.replace("\n", "/").split("/") if part in units), NOBODY)
-        if told or not sockets:
+        if told:
             return told
-        lines = (self._engine_of_sockets(each, sockets) for each in self._line(pid))
-        return next((engine for engine in lines if engine), NOBODY)
+        line, was_hidden = list(self._line(pid)), self.hidden
+        by_socket = (self._engine_of_sockets(each, sockets) for each in line if sockets)
+        owner = next((engine for engine in by_socket if engine), NOBODY) or self._engine_of_beginnings(line)
+        if owner:
+            self.hidden = was_hidden
+        return owner
+
+    def _engine_of_beginnings(self, line: Sequence[str]) -> str:
+        """The one engine that began when one of these processes did."""
+        if not self._began_s:
+            return NOBODY
+        booted_s = _booted_s(self._text("stat"))
+        ticks = [int(started) for pid in line if (started := self._started(pid))]
+        engines = {
+            engine
+            for engine, at_s in self._began_s.items()
+            if any(_is_moment(at_s, booted_s, started) for started in ticks)
+        }
+        return engines.pop() if len(engines) == 1 else NOBODY
 
     def _line(self, pid: str) -> Iterator[str]:
         """The process and those that it descends from, the nearest first; not the first of all."""
@@ -194,3 +233,21 @@ def _field(stat: str, number: int) -> str:
     """A field of /proc/PID/stat, counted from behind the name, which may hold anything."""
     words = stat.rpartition(")")[2].split()
     return words[number] if len(words) > number else ""
+
+
+def _is_moment(at_s: float, booted_s: float, ticks: int) -> bool:
+    """Whether a process that began so long after the kernel began at this moment."""
+    off_s = at_s - booted_s - ticks / TICKS_PER_S
+    return abs(off_s) < BOOTED_WITHIN_S and abs(off_s - round(off_s)) < 0.5 / TICKS_PER_S
+
+
+def _booted_s(stat: str) -> float:
+    """When the kernel began, in seconds since 1970, from /proc/stat; 0 where it does not tell."""
+    return next((float(line.split()[1]) for line in stat.splitlines() if line.startswith("btime ")), 0.0)
+
+
+def _seconds(epoch: str) -> float | None:
+    try:
+        return float(epoch)
+    except ValueError:
+        return None

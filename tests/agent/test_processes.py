@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from joulefleet.describe import Engine
-from joulefleet.reading import Failure, MeterReading
+from joulefleet.reading import Failure, MeterReading, WorkReading
 from joulefleet_agent.processes import LOOKS_AGAIN, Processes
 
 A = Engine(id="a", software="vllm", port=8000)
@@ -159,6 +160,49 @@ def test_sockets_that_may_not_be_read_are_told(kernel: Kernel, monkeypatch: pyte
     processes = Processes(kernel.root)
     assert named(processes, {"100": 1}) == {"": 1}
     assert processes.hidden
+
+
+def began(engine: str, epoch: str) -> WorkReading:
+    return WorkReading(engine=engine, epoch=epoch)
+
+
+def test_when_it_began_tells_an_engine_whose_sockets_may_not_be_read(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kernel.root / "stat").write_text("cpu 1 2 3\nbtime 1753795000\n")
+    kernel.listen(8000, 11)
+    kernel.process(100, inodes=(11,), started=32650)
+    kernel.process(101, parent=100, started=40000)
+    kernel.process(200, started=32651)
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    processes = Processes(kernel.root)
+    assert named(processes, {"101": 1, "200": 2}) == {"": 3}
+    # The kernel's own start is told a second later meanwhile, as it is when the clock is corrected.
+    processes.named([began("a", "1753795327.5"), began("b", "rubbish")], (A, B))
+    processes.hidden = False
+    assert named(processes, {"101": 1}) == {"a": 1} and not processes.hidden
+    assert named(processes, {"101": 1, "200": 2}) == {"a": 1, "": 2} and processes.hidden
+
+
+def test_a_moment_at_which_two_engines_began_tells_nothing(kernel: Kernel) -> None:
+    (kernel.root / "stat").write_text("btime 1753795000\n")
+    kernel.process(100, started=32650)
+    processes = Processes(kernel.root)
+    processes.named([began("a", "1753795326.5"), began("b", "1753795326.5")], (A, B))
+    assert named(processes, {"100": 1}) == {"": 1}
+    processes.named([began("b", "1753795400.25")], (A, B))
+    assert named(processes, {"100": 1}) == {"a": 1}
+
+
+def test_this_process_began_when_its_own_page_would_say() -> None:
+    processes, page = Processes(), ProcessCollector(registry=CollectorRegistry())
+    (at_s,) = (sample.value for one in page.collect() for sample in one.samples if "start_time" in sample.name)
+    processes.named([began("a", str(at_s))], (A, B))
+    assert named(processes, {str(os.getpid()): 1}) == {"a": 1}
 
 
 def test_a_real_server_and_its_worker_are_found() -> None:
