@@ -22,6 +22,7 @@ from joulefleet_plugins.interfaces.endpoint import host_and_port
 from joulefleet_plugins.interfaces.exposition import BadPage, Parser
 from joulefleet_plugins.interfaces.glance import Glance, glance
 from joulefleet_plugins.work import openmetrics
+from joulefleet_plugins.work.gateways import PROXY
 from joulefleet_plugins.work.openmetrics import PATHS
 from joulefleet_plugins.work.port_book import Outcome, Port, PortBook, ports_of
 from joulefleet_plugins.work.recognise import NotRecognised, recognise
@@ -161,9 +162,10 @@ class FoundSource:
             return "later" if path else "never"
         except BadPage:
             return "never"
-        if table.gathered:
-            words = f"the page is {table.software}'s, which gathers what engines count that may show it themselves"
-            return self._refuse(port, "gathered", f"{words}: name it as a source `openmetrics`, and read none of those")
+        if table.gathered or table is PROXY:
+            words = f"the page is {table.software}'s, which counts what engines behind it may show themselves"
+            mend = "name it as a source `openmetrics`, and read none of those"
+            return self._refuse(port, "gathered" if table.gathered else "gateway", f"{words}: {mend}")
         return "page"
 
     def _refuse(self, port: Port, code: str, detail: str) -> Outcome:

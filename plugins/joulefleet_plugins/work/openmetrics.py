@@ -4,6 +4,7 @@ Requirements: the server's metrics page can be reached from here. Nothing is ins
 Which software's page it is, its metrics tell; until it was read once, its engine is `unknown`.
 """
 
+import socket
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple
 from uuid import uuid4
@@ -39,8 +40,9 @@ PATHS = tuple(dict.fromkeys(table.metrics_path for table in TABLES.values()))
 NO_READING = (NoAnswer, BadPage, Unrecognised, NotRecognised)
 NOT_THERE = ("http_status", "malformed", "truncated", "unrecognised")
 """Answers after which it is looked for on another path."""
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Hosts whose ports are this server's own; by any other name it may be a container or another server."""
+LOOPBACK = ("localhost", "::1")
+"""Hosts whose ports are this server's own, beside 127.0.0.0/8, its name and its addresses; any other may be a container
+or another server."""
 ASK_VERSION_AGAIN_READS = 12
 """A server that did not tell its version is asked again after so many pages."""
 MAX_VERSION_CHARACTERS = 100
@@ -236,13 +238,21 @@ def _text(told: dict[str, Any], field: str) -> str:
     return value[:MAX_LABEL_CHARACTERS] if isinstance(value, str) else ""
 
 
+def _is_here(host: str) -> bool:
+    if host in LOOPBACK or host.startswith("127.") or host == socket.gethostname():
+        return True
+    import psutil  # noqa: PLC0415 - only who names a server by another address loads it
+
+    return any(host == one.address for several in psutil.net_if_addrs().values() for one in several)
+
+
 def _engine(config: Config, table: Table, origin: tuple[str, str, int]) -> Engine:
     _, host, port = origin
     return Engine(
         id=config.id or f"{table.software}@{host_and_port(origin)}",
         software=table.software,
         front=config.count_at == "engine" or (table.front and config.count_at != "gateway"),
-        port=port if host in LOOPBACK or host.startswith("127.") else 0,
+        port=port if _is_here(host) else 0,
         period_ns=s_to_ns(config.period_s),
         counts_at_finish=table.counts_at_finish,
         **placed(config)._asdict(),

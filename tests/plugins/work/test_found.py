@@ -20,6 +20,7 @@ VLLM = '# TYPE vllm:generation_tokens_total counter\nvllm:generation_tokens_tota
 TGI = "# TYPE tgi_request_success counter\ntgi_request_success 3\n"
 LITELLM = "# TYPE litellm_input_tokens_metric_total counter\nlitellm_input_tokens_metric_total 5\n"
 RAY = '# TYPE ray_vllm_generation_tokens_total counter\nray_vllm_generation_tokens_total{model_name="M"} 5\n'
+PROXY = "# TYPE joulefleet_proxy_output_tokens_total counter\njoulefleet_proxy_output_tokens_total 5\n"
 ANY = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 5\n"
 
 
@@ -240,7 +241,7 @@ def test_an_engine_of_which_nothing_can_be_counted_is_not_declared(
     assert engines(FoundSource(Config(), kernel.root, clock)) == [], "no page of it tells its model"
 
 
-@pytest.mark.parametrize(("page", "code"), [(LITELLM, "gateway"), (RAY, "gathered")])
+@pytest.mark.parametrize(("page", "code"), [(LITELLM, "gateway"), (RAY, "gathered"), (PROXY, "gateway")])
 def test_pages_that_count_what_others_count_are_told_and_not_read(
     kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]], page: str, code: str
 ) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from joulefleet.config import ConfigError
@@ -116,6 +118,18 @@ def test_only_a_port_of_this_server_tells_its_processes() -> None:
     assert isinstance(engine, Engine)
     assert (engine.port, engine.unit) == (0, "vllm-a.service")
     assert open({"url": "http://[::1]", "software": "vllm"}).declares[0].id == "vllm@[::1]:80"
+
+
+def test_a_server_named_by_a_name_or_an_address_of_this_machine_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    nics = {"eth0": [SimpleNamespace(address="10.0.0.7"), SimpleNamespace(address="fe80::1")]}
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: nics)
+    hosts = ("127.0.0.9", "localhost", socket.gethostname(), "10.0.0.7", "[fe80::1]", "10.0.0.8", "other")
+    ports = []
+    for host in hosts:
+        (engine,) = open({"url": f"http://{host}:8000", "software": "vllm"}).declares
+        assert isinstance(engine, Engine)
+        ports.append(engine.port)
+    assert ports == [8000] * 5 + [0] * 2
 
 
 def test_a_server_is_read(vllm: Any) -> None:
