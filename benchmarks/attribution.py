@@ -26,14 +26,15 @@ from fixtures.attributed import (
     SERVER,
     WAYS,
     Found,
+    OfTenant,
     Prefill,
     Way,
+    by_tenant,
     coverage,
     judged,
     prefills,
     rms,
     said,
-    tenant_errors,
 )
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.telling import Gains, Speech, drawn_gains, windows
@@ -68,7 +69,9 @@ COLUMNS = {
     "worst_active": ("worst", 0),
     "rms_active_gains": ("gains", 1),
     "rms_tenants": ("rms", 0),
-    "worst_tenants": ("worst", 1),
+    "worst_tenants": ("worst", 0),
+    "tenants_covered_k2": ("k=2", 0),
+    "tenants_width": ("+-", 1),
     "rms": ("rms", 0),
     "rms_gains": ("gains", 1),
     "covered_k1": ("k=1", 0),
@@ -95,8 +98,8 @@ class Judged(NamedTuple):
     exact: list[Found]
     """With meters that are not off."""
     drawn: list[Found]
-    tenants: list[float]
-    """Errors of what they are charged, with meters that are not off."""
+    tenants: list[OfTenant]
+    """With gains drawn, too."""
     prefills: list[Prefill]
 
 
@@ -127,7 +130,7 @@ def add(judged_: Judged, server: Lawful, way: Way, seed: int) -> None:
     )
     judged_.exact.extend(judged(exact, way.method, true))
     judged_.drawn.extend(judged(drawn, way.method, true))
-    judged_.tenants.extend(tenant_errors(exact, true, way.policy))
+    judged_.tenants.extend(by_tenant(drawn, true, way.policy))
     if way.speech.tokens == "step":
         judged_.prefills.extend(prefills(exact, true))
 
@@ -146,7 +149,7 @@ def figures(its: Judged, boundary: str) -> dict[str, float]:
     return {
         **_spread([one.active_error for one in exact], "active"),
         "rms_active_gains": rms([one.active_error for one in drawn]),
-        **(_spread(its.tenants, "tenants") if boundary == BOARDS else {}),
+        **(of_tenants(its.tenants) if boundary == BOARDS else {}),
         "rms": rms(errors),
         "rms_gains": rms(with_gains),
         "covered_k1": coverage(with_gains, stated, 1),
@@ -156,6 +159,16 @@ def figures(its: Judged, boundary: str) -> dict[str, float]:
         "beside_gain_k2": coverage(errors, beside, 2),
         "beside_gain_width": fmean(beside),
         "by_method": fmean(one.by_way for one in exact),
+    }
+
+
+def of_tenants(several: Sequence[OfTenant]) -> dict[str, float]:
+    """Errors of what tenants are charged, and how often what was stated covers them."""
+    errors, stated = [one.error for one in several], [one.stated for one in several]
+    return {
+        **_spread(errors, "tenants"),
+        "tenants_covered_k2": coverage(errors, stated, 2),
+        "tenants_width": fmean(stated),
     }
 
 
@@ -232,7 +245,7 @@ def show(rows: Sequence[Row], of_phases: Sequence[Row]) -> None:
     """One table for each boundary and one of phases, in percent."""
     for boundary in (BOARDS, SERVER):
         print(
-            f"\n{boundary + ', %':48}{'above idle':25}{'tenants':17}{'all joules':17}{'stated covers':25}beside gains"
+            f"\n{boundary + ', %':48}{'above idle':25}{'tenants':33}{'all joules':17}{'stated covers':25}beside gains"
         )
         print(f"{'law':22}{'method':26}" + "".join(f"{name:{8 + gap}}" for name, gap in COLUMNS.values()))
         for row in rows:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.attributed import WAYS, Found, Prefill, coverage, found, prefills, rms, said, tenant_errors
+from fixtures.attributed import WAYS, Found, Prefill, by_tenant, coverage, found, prefills, rms, said
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.shapley import shapley
 from fixtures.laws.telling import Gains, drawn_gains, windows
@@ -70,7 +70,7 @@ def test_engines_that_time_their_prompts_tell_phases_and_tenants_better_than_wei
         for way in shares:
             told = said(windows(server, WAYS[way].speech, EXACT), WAYS[way].policy)
             shares[way] += prefills(told, truth(server))
-            tenants[way] += tenant_errors(told, truth(server), WAYS[way].policy)
+            tenants[way] += [one.error for one in by_tenant(told, truth(server), WAYS[way].policy)]
     by_weights, timed = (rms([one.told - one.true for one in several]) for several in shares.values())
     assert timed < 0.1 < by_weights
     assert max(map(abs, tenants["busy, told by phase"])) < 0.25 < max(map(abs, tenants["busy"]))
@@ -84,12 +84,10 @@ def test_a_board_of_its_own_is_as_good_as_its_meter() -> None:
     assert max(abs(one.active_error) for one in exact) < 0.03, "the learnt idle power is a low percentile"
 
 
-def test_what_is_stated_covers_most_errors_by_busy_seconds(servers: list[Lawful]) -> None:
-    told = [
-        one
-        for seed, server in zip(SEEDS, servers, strict=True)
-        for one in on_boards(
-            found(server, WAYS["busy"], drawn_gains(seed, 1, GAINS["onboard"], GAINS["platform"], 0.25))
-        )
-    ]
-    assert coverage([one.error for one in told], [one.stated for one in told], 2) >= 0.6
+def test_what_is_stated_covers_errors_by_busy_seconds_and_of_a_board_of_its_own(servers: list[Lawful]) -> None:
+    cases = [("busy", server) for server in servers] + [("exclusive", apart(seed)) for seed in SEEDS]
+    for seed, (way, server) in zip(SEEDS * 2, cases, strict=True):
+        gains = drawn_gains(seed, len(server.boards), GAINS["onboard"], GAINS["platform"], catalogue=0.25)
+        told = on_boards(found(server, WAYS[way], gains))
+        assert coverage([one.error for one in told], [one.stated for one in told], 2) == 1.0
+        assert all(one.stated < (0.06 if way == "exclusive" else 1.0) for one in told)
