@@ -26,7 +26,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageQuestion
     windows: int
     exact: dict[str, tuple[str, ...]]
-    """The filters as they were said. For names of several servers or kinds of hardware `usage` asks for each of them."""
+    """The filters as they were said. Where a name stands for several servers or kinds of hardware, `usage` has each."""
 
 
 def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
