@@ -12,7 +12,7 @@ from fixtures.collectors import Collector
 from fixtures.nvml.fake_nvml import FakeNvml, build, compiler, uuid
 from fixtures.nvml.nvml_process import NvmlReader
 from fixtures.processes import free_port
-from fixtures.virtual_agent import AgentOf, Clock, each_s
+from fixtures.virtual_agent import AgentOf, Clock, VirtualAgent, each_s
 from fixtures.vllm_process import VllmProcess
 from joulefleet.describe import SOMEWHERE, WHOLE
 from joulefleet.units import NS_PER_S, mw_to_w, ns_to_s
@@ -177,3 +177,36 @@ def test_what_a_stranger_did_on_its_board_is_not_its_own(
         assert usage["active_j"] == pytest.approx((400 * STEP_S - idle_j) / 4, rel=0.02)
         assert usage["idle_j"] == pytest.approx(idle_j / 2, rel=1e-3)
         assert usage["by_activity_j"] == usage["active_j"]
+
+
+def test_an_agent_that_starts_anew_goes_on_with_what_it_had_found(
+    moving: Moving, boards: tuple[FakeNvml, NvmlReader], agent_of: AgentOf, hosted: Collector, clock: Clock
+) -> None:
+    fake, nvml = boards
+    moving.at(BEGINS_S)
+    moving.served = 0
+    agents: list[VirtualAgent] = []
+    for second in each_s(clock, 400):
+        if second in (0, 190):
+            agents.append(agent_of("gpu-1", STEP_S))
+            agents[-1].see(Path("/proc"))
+            found = FoundSource(Config(ports=moving.ports), now_s=lambda: ns_to_s(clock()))
+            agents[-1].open(nvml=nvml, found=found)
+        fake.at(second * 1_000)
+        if not 130 <= second < 190:
+            agents[-1].read("nvml")
+            if second % PERIOD_S == 0:
+                agents[-1].read("found")
+            agents[-1].tick()
+        if second == 130:
+            agents[-1].pipeline.suspend(clock())
+            agents[-1].close()
+        if second < 400:
+            moving.serve()
+    agents[-1].finish()
+    works = [work for window in hosted.windows() for one in window.engines for work in one.work]
+    told = sum(part.requests_ok or 0 for work in works for part in (work.counts, work.late))
+    assert told == moving.served
+    assert {held(window)[f"vllm@127.0.0.1:{moving.ports[0]}"] for window in hosted.windows()[1:]} == {
+        (uuid(0), uuid(1))
+    }
