@@ -65,6 +65,8 @@ class Found(msgspec.Struct):
     page: openmetrics.OpenMetricsSource
     absent_s: float | None
     """When its port was last seen not to listen, until its first page is told: then it had counted nothing."""
+    read_s: float | None = None
+    """When its page was last read."""
     missing: int = 0
     """For how many looks its port has not listened."""
 
@@ -175,12 +177,17 @@ class FoundSource:
         return "never"
 
     def _read(self, found: Found) -> Iterator[Reading]:
+        was, now_s = found.engine.id, self._now_s()
         for reading in found.page.read():
-            if isinstance(reading, WorkReading) and found.absent_s is not None:
-                # It was not there then: what its counters show was done since.
-                age_ns = s_to_ns(self._now_s() - found.absent_s)
-                found.absent_s = None
-                yield WorkReading(engine=reading.engine, epoch=reading.epoch, age_ns=age_ns)
+            if isinstance(reading, WorkReading):
+                if reading.engine != was:
+                    # Another server has the port: it was not there when the page was last read.
+                    found.absent_s = found.read_s
+                if found.absent_s is not None:
+                    # It had counted nothing then: what its counters show was done since.
+                    age_ns = s_to_ns(now_s - found.absent_s)
+                    yield WorkReading(engine=reading.engine, epoch=reading.epoch, age_ns=age_ns)
+                found.absent_s, found.read_s = None, now_s
             yield reading
 
     def _drop_twins(self, said: list[list[Reading]]) -> None:

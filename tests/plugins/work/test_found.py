@@ -205,6 +205,22 @@ def test_one_that_is_started_anew_stays_the_same_engine(kernel: Kernel, clock: C
     assert output([reading]) == [2], "its page tells that it began anew"
 
 
+def test_another_engine_at_the_same_port_had_counted_nothing_when_the_page_was_last_read(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    page = [VLLM.format(5)]
+    port, _ = serve(lambda: (200, page[0]))
+    source = FoundSource(Config(), kernel.root, clock)
+    assert output(source.read()) == [5]
+    page[0] = VLLM.replace("vllm", "sglang").format(3)
+    clock.next_read()
+    began, now = (one for one in source.read() if isinstance(one, WorkReading))
+    assert [one.id for one in source.declares] == [began.engine] == [f"sglang@127.0.0.1:{port}"]
+    assert (began.age_ns, output([began, now])) == (PERIOD_S * 1e9, [None, 3])
+    clock.next_read()
+    assert output(source.read()) == [3]
+
+
 def test_what_is_no_engine_is_asked_once(
     kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
 ) -> None:
