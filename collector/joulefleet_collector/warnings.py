@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from joulefleet_collector.agents import newest
 from joulefleet_collector.answer.groups import LEFT_OUT_J
-from joulefleet_collector.rows import Row
+from joulefleet_collector.rows import WIDER_BOUNDARIES, Row
 from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
 
@@ -198,9 +198,10 @@ def _sensor(worst: Sequence[Total], field: str, sentence: str, notice: Notice) -
 
 
 def _unmatched(usage: Sequence[Total], ledger: Sequence[Total]) -> list[Notice]:
-    """One per boundary, simulated and real apart."""
+    """One per boundary, simulated and real apart; what is missing at wider ones is missing for other reasons too."""
     found = []
-    of_usage, of_ledger = _by_boundary(usage), _by_boundary(ledger)
+    measured = [total for total in usage if total.tags.get("boundary") not in WIDER_BOUNDARIES]
+    of_usage, of_ledger = _by_boundary(measured), _by_boundary(ledger)
     for key in sorted(of_usage.keys() | of_ledger.keys()):
         used = of_usage.get(key, [])
         joules = _summed(of_ledger.get(key, []), "unmatched_j")

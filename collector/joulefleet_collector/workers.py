@@ -34,6 +34,7 @@ from joulefleet_collector.service import (
     listening,
     open_influx,
     opened,
+    rules_of,
     run,
     tls_of,
     under,
@@ -139,6 +140,7 @@ def serve_with_workers(config: CollectorConfig, announce: Callable[[str], None])
     # What is wrong with these is told once, here.
     gate_of(config.auth, time.time_ns)
     tls_of(config.listen)
+    rules_of(config)
     doors = bound(config.listen, config.workers)
     url = url_of(config.listen, doors[0][0].getsockname()[1])
     counts = shared(1 + config.workers)

@@ -69,6 +69,11 @@ def test_lost_and_refused_windows_are_told_by_agent() -> None:
     assert told(agents=(Row("agent", 0, {}, {"refused_windows": 1}),))[0]["refused_windows"] == 1
 
 
+def test_work_that_is_missing_at_a_wider_boundary_is_told_by_its_own_warnings() -> None:
+    lost = {"window_s": 60.0, "paired_s": 0.0, "unmetered_requests_ok": 3.0}
+    assert told(usage("facility", **lost), usage("fleet", **lost)) == []
+
+
 def test_unmatched_is_told_once_a_boundary_and_simulated_apart() -> None:
     found = told(
         usage("server", window_s=120.0, paired_s=60.0, unmetered_requests_ok=4.0),

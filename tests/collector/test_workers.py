@@ -3,12 +3,16 @@
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from joulefleet_collector.config import Listen
+from joulefleet.config import ConfigError
+from joulefleet_collector.config import Listen, configure
 from joulefleet_collector.service import CannotListen
-from joulefleet_collector.workers import SILENT_S, WorkerEnded, _Ends, _Worker, bound
+from joulefleet_collector.sites import Site, Varying
+from joulefleet_collector.workers import SILENT_S, WorkerEnded, _Ends, _Worker, bound, serve_with_workers
 
 
 @contextmanager
@@ -19,6 +23,13 @@ def doors(listen: Listen, number: int) -> Iterator[list[list[socket.socket]]]:
     finally:
         for one in (one for door in found for one in door):
             one.close()
+
+
+def test_a_file_of_a_site_that_cannot_be_read_is_told_once_before_any_process_starts(tmp_path: Path) -> None:
+    site = Site(pue=Varying(file=str(tmp_path / "none.csv")))
+    config = msgspec.structs.replace(configure(None, str(tmp_path), 0, 2), sites=(site,))
+    with pytest.raises(ConfigError, match=r"none\.csv: cannot be read"):
+        serve_with_workers(config, lambda _: None)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -1,6 +1,6 @@
 """Fleet and facility from a real store: the worked server of the definition, a spare one, and what is declared."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import pytest
 
 from collector.account.conftest import engine, meter, window, work
 from joulefleet.grid import HOUR_NS
-from joulefleet.window import Window
+from joulefleet.window import EngineWindow, Window
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.answer.hours import added_up
@@ -17,11 +17,12 @@ from joulefleet_collector.answer.inventory import Stay
 from joulefleet_collector.answer.overhead import Overhead, energy_j
 from joulefleet_collector.answer.rates import Sites, SiteSeries
 from joulefleet_collector.answer.series import Constant
+from joulefleet_collector.answer.totals import Rules, usage_totals
 from joulefleet_collector.answer.wider import WIDER_TAGS, is_wider, of_facility, stored, wider_of
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.sites import Places
 from joulefleet_collector.store.embedded import EmbeddedStore
-from joulefleet_collector.store.store import Accounted, Question, Total
+from joulefleet_collector.store.store import MINUTE_NS, Accounted, Question, Total
 from joulefleet_collector.usage import usage_figures
 
 BEGIN_NS = 1_790_000_000_000_000_000 // HOUR_NS * HOUR_NS
@@ -135,6 +136,40 @@ def test_without_an_inventory_that_is_told(wide: Callable[..., Answered]) -> Non
     fleet = wide(t6())
     assert fleet.about["inventory"] is None
     assert "servers without an agent" in fleet.about["leaves_out"]
+
+
+def test_each_member_of_a_replica_group_pays_for_its_own_pool(store: EmbeddedStore) -> None:
+    """Prefill and decode in pools of their own: 100 J of the one are spare, and 30 J of the other."""
+
+    def of(server: str, pool: str, joules: float, engines: Sequence[EngineWindow] = (), minute: int = 0) -> Window:
+        at = {"pool": pool, "site": "fra", "start_ns": BEGIN_NS + minute * MINUTE_NS}
+        psu = meter("psu", joules, kind="server", sensor_class="platform")
+        return window([psu], engines, server=server, **at)
+
+    def member(phase: str) -> EngineWindow:
+        done = work("m", requests_ok=1, prompt_tokens=10, cached_tokens=0, output_tokens=10)
+        return engine("e", works=[done], group="g", group_size=2, phase=phase)
+
+    windows = [
+        one
+        for minute in range(60)
+        for one in (
+            of("x1", "prefill", 600.0, [member("prefill")], minute),
+            of("x2", "decode", 900.0, [member("decode")], minute),
+            of("x3", "prefill", 100.0, minute=minute),
+            of("x4", "decode", 30.0, minute=minute),
+        )
+    ]
+    store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+    named = {"boundary": ("server", "fleet", "facility")}
+    asked = UsageQuestion(since_ns=BEGIN_NS, until_ns=BEGIN_NS + HOUR_NS, by=("model",), where=named)
+    found = usage_totals(store, asked, Rules(places=lambda: (Places(sites=FRA), ())))
+    told = {total.tags["boundary"]: (energy_j(total.fields), total.fields["requests_ok"]) for total in found.totals}
+    assert told == {
+        "server": (90_000.0, 60.0),
+        "fleet": (90_000.0 + 60 * 130.0, 60.0),
+        "facility": (pytest.approx(1.2 * 97_800.0), 60.0),
+    }
 
 
 def test_the_wider_boundaries_are_asked_for_by_name_and_made_from_servers() -> None:
