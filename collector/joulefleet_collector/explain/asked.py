@@ -26,7 +26,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageQuestion
     windows: int
     exact: dict[str, tuple[str, ...]]
-    """The filters as they were said. Where a name stands for several servers or kinds of hardware, `usage` has each."""
+    """The filters as they were said: `usage` also asks for each of several names in one."""
 
 
 def parse_explain(query: Sequence[tuple[str, str]], now_ns: int) -> Asked:
