@@ -16,7 +16,7 @@ from joulefleet import units
 from joulefleet.describe import GRADES, SENSOR_CLASSES
 from joulefleet_collector.account.models import by_model, share_in_range, share_signed, weights_of
 from joulefleet_collector.account.numbers import Bools, Numbers, Told
-from joulefleet_collector.account.phases import by_phase
+from joulefleet_collector.account.phases import by_phase, ways_of
 from joulefleet_collector.account.plan import NOBODY, CoverPlan, Plan
 from joulefleet_collector.account.policy import Idle, Policy
 from joulefleet_collector.account.share import share_out
@@ -164,6 +164,7 @@ def _follow(total: Ints, devices: list[Charge], takers: list[int]) -> Ints:
 
 
 def _usage(plan: Plan, numbers: Numbers, books: list[list[Charge]], policy: Policy) -> Iterator[Columns]:
+    ways = ways_of(plan, numbers.counts, policy)
     for cover, charges in zip(plan.covers, books, strict=True):
         for engine in range(len(plan.engines)):
             mine = [charge for charge in charges if charge.engine == engine]
@@ -175,7 +176,7 @@ def _usage(plan: Plan, numbers: Numbers, books: list[list[Charge]], policy: Poli
                     "paired_s": _s(paired_ns),
                     "group_s": _group_s(engine, plan),
                     **_energy(part.charges, plan),
-                    **by_phase(plan, part.model, numbers.counts, _active_and_idle(part.charges), policy),
+                    **by_phase(ways[part.model], *_active_and_idle(part.charges)),
                     **_paid_for(part.model, part.charges, numbers),
                     "restarts": part.load["restarts"],
                     "reserved_s": _s(part.load["reserved_ns"]),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from joulefleet.reading import COUNT_FIELDS
 from joulefleet_collector.account.models import by_model, shared_exactly
-from joulefleet_collector.account.phases import split_exactly
+from joulefleet_collector.account.phases import split_exactly, ways_of
 from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.sensor import FAULTS
@@ -136,5 +136,5 @@ def fit(plan: Plan, numbers: Numbers, policy: Policy) -> Bools:
         most = np.maximum(np.nanmax(np.concatenate([energy_uj, *engines], axis=1), axis=1), held_ns)
         good &= shared_exactly(plan, numbers.counts, numbers.late, most, policy)
     counts, _ = by_model(plan, numbers.counts, numbers.late)
-    good &= split_exactly(plan, counts, numbers.meters["energy_uj"], policy)
+    good &= split_exactly(ways_of(plan, counts, policy), numbers.meters["energy_uj"])
     return cast("Bools", good)

@@ -4,7 +4,6 @@ from joulefleet.describe import Engine
 from joulefleet.reading import Counts
 from joulefleet.units import uj_to_j
 from joulefleet_collector.account.policy import Policy
-from joulefleet_collector.account.share import share_out
 from joulefleet_collector.account.work import ModelWork, computed, output
 
 Weights = tuple[int, int]
@@ -43,17 +42,20 @@ def by_phase(active_uj: int, idle_uj: int, ways: tuple[Weights, ...]) -> dict[st
     phase. What prefill takes at the ends of the range bounds it, the usual weights included."""
     if not ways:
         return {}
-    active, idle = ([_split(energy_uj, weights) for weights in ways] for energy_uj in (active_uj, idle_uj))
-    prefill_uj = [one[0] + other[0] for one, other in zip(active, idle, strict=True)]
+    active, idle = ([_prefill(energy_uj, *weights) for weights in ways] for energy_uj in (active_uj, idle_uj))
+    prefill_uj = [one + other for one, other in zip(active, idle, strict=True)]
+    done = any(ways[0])
     return {
-        "prefill_active_j": uj_to_j(active[0][0]),
-        "prefill_idle_j": uj_to_j(idle[0][0]),
-        "decode_active_j": uj_to_j(active[0][1]),
-        "decode_idle_j": uj_to_j(idle[0][1]),
+        "prefill_active_j": uj_to_j(active[0]),
+        "prefill_idle_j": uj_to_j(idle[0]),
+        "decode_active_j": uj_to_j(active_uj - active[0]) if done else 0.0,
+        "decode_idle_j": uj_to_j(idle_uj - idle[0]) if done else 0.0,
         "prefill_low_j": uj_to_j(min(prefill_uj)),
         "prefill_high_j": uj_to_j(max(prefill_uj)),
     }
 
 
-def _split(energy_uj: int, weights: Weights) -> list[int]:
-    return share_out(energy_uj, weights) if any(weights) else [0, 0]
+def _prefill(energy_uj: int, prefill: int, decode: int) -> int:
+    """The first of two parts by `share_out`: rounded to the nearest, and up from the middle; 0 where both weigh 0."""
+    both = prefill + decode
+    return (2 * energy_uj * prefill + both) // (2 * both) if both else 0

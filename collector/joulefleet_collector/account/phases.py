@@ -1,6 +1,6 @@
 """Phases of many windows at once, all of one plan: as `phase`, in numbers side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,7 +15,6 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Columns = dict[str, Any]
 
-_FIELDS = ("prefill_active_j", "prefill_idle_j", "decode_active_j", "decode_idle_j", "prefill_low_j", "prefill_high_j")
 _HALF = 2**22
 _MOST_WEIGHT = 2.0**40
 _MOST_ENERGY = 2.0**45
@@ -25,58 +24,59 @@ _j = cast("Callable[[Any], Floats]", units.uj_to_j)
 
 
 class Ways(NamedTuple):
-    """Weights of prefill, and of both phases together, by window: the usual ones, and at both ends of the range."""
+    """How one model's energy is split in each window. Weights have a line for the usual ones and for each end of the
+    range."""
 
     known: Bools
-    prefill: list[Floats]
-    both: list[Floats]
+    prefill: Floats
+    both: Floats
+    """Of prefill and decode together."""
 
 
-def split_exactly(plan: Plan, counts: Columns, energy_uj: Floats, policy: Policy) -> Bools:
-    """Windows whose phases are told exactly here; `counts` are by model, `energy_uj` that of all meters."""
+def ways_of(plan: Plan, counts: Columns, policy: Policy) -> list[Ways]:
+    """As `phase.phase_weights`, by model; `counts` are by model too."""
+    return [_ways(plan, model, counts, policy) for model in range(len(plan.model_engines))]
+
+
+def split_exactly(ways: Sequence[Ways], energy_uj: Floats) -> Bools:
+    """Windows whose phases are told exactly here; `energy_uj` is that of all meters."""
     good: Bools = energy_uj.sum(axis=1) < _MOST_ENERGY
-    for model in range(len(plan.model_engines)):
-        if not plan.phases[plan.model_engines[model]]:
-            good &= ~np.any([weight >= _MOST_WEIGHT for weight in _ways(plan, model, counts, policy).both], axis=0)
+    for way in ways:
+        good &= (way.both < _MOST_WEIGHT).all(axis=0)
     return good
 
 
-def by_phase(plan: Plan, model: int, counts: Columns, energy_uj: tuple[Ints, Ints], policy: Policy) -> Columns:
-    """As `phase.by_phase` with the weights of this model; energy is active and idle."""
-    phase = plan.phases[plan.model_engines[model]]
-    if phase:
-        prefill = [each if phase == "prefill" else each * 0 for each in energy_uj]
-        return _columns(prefill, [each - its for each, its in zip(energy_uj, prefill, strict=True)], [sum(prefill)])
-    ways = _ways(plan, model, counts, policy)
-    parts = [
-        [_prefill(each, *(weights.astype(np.int64) for weights in way)) for each in energy_uj]
-        for way in zip(ways.prefill, ways.both, strict=True)
-    ]
-    done = ways.both[0] > 0
-    decode = [np.where(done, each - its, 0) for each, its in zip(energy_uj, parts[0], strict=True)]
-    columns = _columns(parts[0], decode, [sum(each) for each in parts])
-    return {name: np.where(ways.known, values, np.nan) for name, values in columns.items()}
-
-
-def _columns(prefill: list[Ints], decode: list[Ints], in_range: list[Any]) -> Columns:
-    values = (*prefill, *decode, np.min(in_range, axis=0), np.max(in_range, axis=0))
-    return dict(zip(_FIELDS, map(_j, values), strict=True))
+def by_phase(ways: Ways, active_uj: Ints, idle_uj: Ints) -> Columns:
+    """As `phase.by_phase`."""
+    prefill, both = ways.prefill.astype(np.int64), ways.both.astype(np.int64)
+    active, idle = _prefill(active_uj, prefill, both), _prefill(idle_uj, prefill, both)
+    in_range, done = active + idle, both[0] > 0
+    columns = {
+        "prefill_active_j": active[0],
+        "prefill_idle_j": idle[0],
+        "decode_active_j": np.where(done, active_uj - active[0], 0),
+        "decode_idle_j": np.where(done, idle_uj - idle[0], 0),
+        "prefill_low_j": in_range.min(axis=0),
+        "prefill_high_j": in_range.max(axis=0),
+    }
+    return {name: np.where(ways.known, _j(energy_uj), np.nan) for name, energy_uj in columns.items()}
 
 
 def _ways(plan: Plan, model: int, counts: Columns, policy: Policy) -> Ways:
     told = {name: values[:, model] for name, values in counts.items()}
+    if phase := plan.phases[plan.model_engines[model]]:
+        both = np.ones((1, len(told["busy_ns"])))
+        return Ways(both[0] > 0, both * (phase == "prefill"), both)
     busy, prefill_busy = told["busy_ns"], np.minimum(told["prefill_busy_ns"], told["busy_ns"])
     measured = (busy > 0) & ~np.isnan(prefill_busy)
     counted = ~np.isnan(told["prompt_tokens"]) & ~np.isnan(told["output_tokens"])
-    prompts = np.nan_to_num(np.maximum(told["prompt_tokens"] - np.nan_to_num(told["cached_tokens"]), 0.0))
-    outputs = np.nan_to_num(told["output_tokens"])
-    weights = [
-        _usual(plan.model_names[model], policy),
-        *((policy.prefill_weight, decode) for decode in policy.decode_weight_range),
-    ]
-    prefill = [np.where(measured, prefill_busy, weight * prompts * counted) for weight, _ in weights]
-    decode = [np.where(measured, busy - prefill_busy, weight * outputs * counted) for _, weight in weights]
-    return Ways(measured | counted, prefill, [one + other for one, other in zip(prefill, decode, strict=True)])
+    prompts = np.nan_to_num(np.maximum(told["prompt_tokens"] - np.nan_to_num(told["cached_tokens"]), 0.0)) * counted
+    outputs = np.nan_to_num(told["output_tokens"]) * counted
+    ends = [(policy.prefill_weight, decode) for decode in policy.decode_weight_range]
+    of_prefill, of_decode = np.array([_usual(plan.model_names[model], policy), *ends]).T[:, :, None]
+    prefill = np.where(measured, prefill_busy, of_prefill * prompts)
+    both = np.where(measured, busy, of_prefill * prompts + of_decode * outputs)
+    return Ways(measured | counted, prefill, both)
 
 
 def _usual(model: str | None, policy: Policy) -> tuple[int, int]:
@@ -85,10 +85,7 @@ def _usual(model: str | None, policy: Policy) -> tuple[int, int]:
 
 
 def _prefill(energy_uj: Ints, prefill: Ints, both: Ints) -> Ints:
-    """The first of two parts by `share_out`: rounded to the nearest, and up from the middle; 0 where both are.
-
-    Energy is multiplied in two halves, since the product may need more than 64 bits.
-    """
+    """As `phase._prefill`. Energy is multiplied in two halves, since the product may need more than 64 bits."""
     whole = np.maximum(both, 1)
     high, rest = np.divmod(energy_uj // _HALF * prefill, whole)
     low, rest = np.divmod(rest * _HALF + energy_uj % _HALF * prefill, whole)

@@ -62,13 +62,18 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return tuple(map(seat_of, self.seats))
 
     @cached_property
-    def of_server(self) -> Seat:
-        """Part of the server that each engine holds: the mean over its accelerators."""
+    def together(self) -> Held:
+        """How many accelerators each engine holds, parts of them added up; of a server without any, of the server."""
         held: Held = {}
         for seat in self.everything:
             for engine, part in seat.items():
-                held[engine] = held.get(engine, Fraction(0)) + part / len(self.everything)
-        return seat_of(held)
+                held[engine] = held.get(engine, Fraction(0)) + part
+        return held
+
+    @cached_property
+    def of_server(self) -> Seat:
+        """Part of the server that each engine holds: the mean over its accelerators."""
+        return seat_of({engine: part / len(self.everything) for engine, part in self.together.items()})
 
 
 def reside(cover: Cover, engines: Sequence[Engine], declared: Sequence[Meter]) -> Residence:

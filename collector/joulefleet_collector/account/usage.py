@@ -138,7 +138,7 @@ def _held_ns(engine: int, books: Books) -> int | None:
     where there is none of the server as one device."""
     if engine not in books.paired_ns:
         return None
-    return int(sum(held.get(engine, 0) for held in books.residence.everything) * books.paired_ns[engine])
+    return int(books.residence.together.get(engine, 0) * books.paired_ns[engine])
 
 
 def _loads(engine: EngineWindow, weights: list[int], held_ns: int | None) -> list[Fields]:

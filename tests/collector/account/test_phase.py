@@ -12,6 +12,7 @@ from joulefleet.units import j_to_uj
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.phase import by_phase, phase_weights
 from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.share import share_out
 from joulefleet_collector.account.work import ModelWork
 
 DEFAULT = Policy()
@@ -78,6 +79,7 @@ def test_phases_add_up_to_the_microjoule_within_their_range(
     fields = by_phase(active, idle, tuple(several))
     assert j_to_uj(fields["prefill_active_j"]) + j_to_uj(fields["decode_active_j"]) == active
     assert j_to_uj(fields["prefill_idle_j"]) + j_to_uj(fields["decode_idle_j"]) == idle
+    assert j_to_uj(fields["prefill_active_j"]) == share_out(active, several[0])[0]
     prefill_uj = j_to_uj(fields["prefill_active_j"]) + j_to_uj(fields["prefill_idle_j"])
     assert j_to_uj(fields["prefill_low_j"]) <= prefill_uj <= j_to_uj(fields["prefill_high_j"])
 

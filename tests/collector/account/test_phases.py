@@ -12,7 +12,7 @@ from joulefleet.window import Window
 from joulefleet_collector.account import phase as definition
 from joulefleet_collector.account.models import by_model
 from joulefleet_collector.account.numbers import Numbers, numbers_of, told
-from joulefleet_collector.account.phases import by_phase, split_exactly
+from joulefleet_collector.account.phases import by_phase, split_exactly, ways_of
 from joulefleet_collector.account.plan import Plan, plan_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.skim import skim
@@ -45,11 +45,12 @@ def test_phases_are_those_of_the_definition(
     engine = build.engine("e", ["gpu"], works, phase=phase)
     plan, numbers = read(build.window([build.meter("gpu", 9)], [engine]), policy)
     read_counts, _ = by_model(plan, numbers.counts, numbers.late)
-    assert split_exactly(plan, read_counts, np.array([[0.0]]), policy).tolist() == [True]
+    ways = ways_of(plan, read_counts, policy)
+    assert split_exactly(ways, np.array([[0.0]])).tolist() == [True]
     for model, work in enumerate(works_of(engine)):
         wanted = definition.by_phase(*energy_uj, definition.phase_weights(engine.engine, work, policy))
         active, idle = (np.array([each]) for each in energy_uj)
-        found = by_phase(plan, model, read_counts, (active, idle), policy)
+        found = by_phase(ways[model], active, idle)
         assert {name: each[0] for name, each in found.items() if not np.isnan(each[0])} == wanted
 
 
@@ -61,4 +62,4 @@ def test_phases_are_those_of_the_definition(
 def test_what_runs_over_is_told(build: SimpleNamespace, busy_ns: int, energy_uj: float, exact: bool) -> None:
     work = build.work(busy_ns=busy_ns, prefill_busy_ns=1)
     plan, numbers = read(build.window([build.meter("gpu", 9)], [build.engine("e", ["gpu"], [work])]))
-    assert split_exactly(plan, numbers.counts, np.array([[energy_uj]]), DEFAULT).tolist() == [exact]
+    assert split_exactly(ways_of(plan, numbers.counts, DEFAULT), np.array([[energy_uj]])).tolist() == [exact]
