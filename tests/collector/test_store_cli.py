@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -94,6 +95,24 @@ def test_recount_restates_the_sums_from_the_windows(data: Path) -> None:
     assert result.stderr.splitlines()[-1] == "20 of 20 windows"
     with closing(EmbeddedStore(data, lambda: "e")) as opened:
         assert [row.tags["meter"] for row in opened.latest("meter")] == ["m0"]
+
+
+def test_recount_restates_who_pays_for_idle_power(
+    tmp_path: Path, a_window: Callable[..., Window], account: Callable[[Window], list[Row]]
+) -> None:
+    window = a_window()
+    (wall,) = window.meters
+    window = msgspec.structs.replace(window, meters=(msgspec.structs.replace(wall, idle_mw=4_000),))
+    with closing(EmbeddedStore(tmp_path / "data", lambda: "e")) as opened:
+        opened.write([Accounted(window, window.encode(), account(window))], window.end_ns)
+    config = tmp_path / "c.toml"
+    for idle, paid in (("by_reservation", (240, 0)), ("separate", (0, 240)), ("by_use", (240, 0))):
+        config.write_text(f'[store]\ndata_dir = "{tmp_path / "data"}"\n[policy]\nidle = "{idle}"\n')
+        assert run("recount", "--config", config).exit_code == 0
+        with closing(EmbeddedStore(tmp_path / "data", lambda: "x")) as opened:
+            (total,) = opened.ask(Question(kind="ledger", fields=("idle_j", "idle_unallocated_j", "active_j"), **EVER))
+        assert (total.fields["idle_j"], total.fields["idle_unallocated_j"]) == paid
+        assert total.fields["active_j"] == 360
 
 
 def test_recount_says_which_days_it_leaves(data: Path) -> None:
