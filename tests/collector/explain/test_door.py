@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -34,34 +33,41 @@ async def serving(app: aiohttp.web.Application) -> AsyncIterator[aiohttp.ClientS
     await runner.cleanup()
 
 
-@pytest.fixture
-async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
-    app = aiohttp.web.Application()
-    explaining = Explaining(NO_STORE, Rules(), lambda: 0, OPEN, Asking())
-    app.router.add_get("/v1/explain", explaining.explain)
-    async for one in serving(app):
-        yield one
+class Watched(Asking):
+    """Threads of questions that count how many are asked at once, and answer when they are let."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = 0
+        self.let = asyncio.Event()
 
-async def test_one_explanation_at_a_time(client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once, most, go_on = 0, 0, threading.Event()
-    began = threading.Semaphore(0)
-
-    def slow(*_: Any) -> dict[str, Any]:
-        nonlocal at_once, most
-        at_once += 1
-        most = max(most, at_once)
-        began.release()
-        assert go_on.wait(DEADLINE_S)
-        at_once -= 1
+    async def done(self, work: Callable[..., Any], *_: object) -> Any:
+        self.at_once += 1
+        await self.let.wait()
+        self.at_once -= 1
         return {}
 
-    monkeypatch.setattr(door, "explain", slow)
-    asked = [asyncio.ensure_future(client.get("/v1/explain?since=0&until=60")) for _ in range(3)]
-    assert await asyncio.to_thread(began.acquire, timeout=DEADLINE_S)
-    go_on.set()
-    assert [(await one).status for one in asked] == [200] * 3
-    assert most == 1
+
+async def test_one_explanation_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, came, all_came = Watched(), 0, asyncio.Event()
+
+    def parsed(*_: Any) -> None:
+        nonlocal came
+        came += 1
+        if came == 3:
+            all_came.set()
+
+    monkeypatch.setattr(door, "parse_explain", parsed)
+    app = aiohttp.web.Application()
+    app.router.add_get("/v1/explain", Explaining(NO_STORE, Rules(), lambda: 0, OPEN, asking).explain)
+    async for client in serving(app):
+        asked = [asyncio.ensure_future(client.get("/v1/explain")) for _ in range(3)]
+        async with asyncio.timeout(DEADLINE_S):
+            await all_came.wait()
+        # Nothing is awaited between the parsing of a question and its turn.
+        assert asking.at_once == 1
+        asking.let.set()
+        assert [(await one).status for one in asked] == [200] * 3
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,18 @@ def test_what_is_no_longer_kept_rests_on_sums(store: EmbeddedStore, put: Put, to
     assert {one["term"] for one in found["uncertainty"]["terms"]} >= {"independent"}
 
 
+def test_a_time_of_which_minutes_are_gone_is_that_of_the_report(
+    store: EmbeddedStore, put: Put, told: Tell, shared: Shared
+) -> None:
+    put(*(shared(minute) for minute in (10, 40, 61)))
+    keep = Keep(windows_ns=90 * DAY_NS, minutes_ns=0)
+    while store.prune(keep, shared(130).start_ns).more:
+        pass
+    found = told(**A, since="2027-01-15T08:30:00Z", until="2027-01-15T09:30:00Z")
+    assert (found["since"], found["until"]) == ("2027-01-15T08:00:00Z", "2027-01-15T09:30:00Z")
+    assert found["windows"]["counted"] == 3 and found["check"]["agrees"]
+
+
 def test_a_store_without_windows_says_so(
     store: EmbeddedStore, put: Put, told: Tell, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
