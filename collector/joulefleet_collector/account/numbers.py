@@ -16,6 +16,7 @@ from joulefleet_collector.account.plan import Plan
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.sensor import FAULTS
 from joulefleet_collector.account.skim import UNKNOWN, Skimmed, SkimmedCost, SkimmedLosses
+from joulefleet_collector.account.work import OF_OTHERS
 from joulefleet_collector.sheet import Floats
 
 Bools = NDArray[np.bool_]
@@ -96,7 +97,17 @@ def numbers_of(plan: Plan, windows: Sequence[Told]) -> Numbers:
         first = end
     read, gaps, *of_engines = parts
     read |= gaps | {"idle_mw": _or_nan(read["idle_mw"])}
-    return Numbers(read, *map(_all_or_nan, of_engines))
+    read_of, counts, late = map(_all_or_nan, of_engines)
+    for columns in (counts, late):
+        _keep_own(plan, columns)
+    return Numbers(read, read_of, counts, late)
+
+
+def _keep_own(plan: Plan, columns: dict[str, Floats]) -> None:
+    """As `work.own_work`, of all works side by side."""
+    for place, model in enumerate(plan.work_models):
+        for name in OF_OTHERS.get(plan.phases[plan.model_engines[model]], ()):
+            columns[name][:, place] = np.nan
 
 
 def _works(plan: Plan) -> list[int]:

@@ -10,7 +10,7 @@ from joulefleet.describe import Engine, Meter
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
-from joulefleet_collector.account.work import ModelWork, Ways, by_model, model_ways
+from joulefleet_collector.account.work import ModelWork, Ways, by_model, model_ways, own_work
 
 Found = TypeVar("Found")
 
@@ -116,7 +116,7 @@ def _summed(parts: Sequence[dict[str, int] | None]) -> dict[str, int] | None:
 
 def scene_of(window: Window, policy: Policy) -> Scene:
     """The window under this policy."""
-    every = sorted(window.engines, key=lambda e: e.engine.id)
+    every = [own_work(each) for each in sorted(window.engines, key=lambda e: e.engine.id)]
     engines = [each for each in every if not each.engine.front]
     return Scene(
         step_ns=window.step_ns,

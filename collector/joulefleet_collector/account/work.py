@@ -16,6 +16,10 @@ _row_counts, _counts = attrgetter(*ROW_FIELDS), attrgetter(*COUNT_FIELDS)
 Ways = dict[str, list[int]]
 """Weights by each method that is known, the best first."""
 
+_PROMPTS = ("prompt_tokens", "cached_tokens")
+OF_OTHERS = {"prefill": tuple(name for name in ROW_FIELDS if name not in _PROMPTS), "decode": _PROMPTS}
+"""Counts that the engines of another phase tell of the same requests."""
+
 
 class ModelWork(msgspec.Struct, frozen=True, kw_only=True):
     """Work for one model, tenants summed."""
@@ -34,6 +38,23 @@ def by_model(engine: EngineWindow) -> list[ModelWork]:
     for work in engine.work:
         by_key.setdefault((work.key.model, work.key.revision), []).append(work)
     return [_together(*key, by_key[key]) for key in sorted(by_key)] or [ModelWork()]
+
+
+def own_work(read: EngineWindow) -> EngineWindow:
+    """An engine with the counts of its phase: where prefill and decode are apart both count the same requests, so that
+    prompts are told by the one and all else by the other."""
+    others = OF_OTHERS.get(read.engine.phase)
+    if others is None:
+        return read
+    work = [
+        msgspec.structs.replace(each, **{name: _without(others, getattr(each, name)) for name in ("counts", "late")})
+        for each in read.work
+    ]
+    return msgspec.structs.replace(read, work=tuple(work))
+
+
+def _without(names: Iterable[str], counts: Counts) -> Counts:
+    return msgspec.structs.replace(counts, **dict.fromkeys(names))
 
 
 def known_sum(counts: Iterable[int | None]) -> int | None:
