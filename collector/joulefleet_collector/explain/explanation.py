@@ -112,11 +112,12 @@ def _gone_through(
         # A store that keeps no windows says so at once; one that fails later fails as a whole.
         windows = chain.from_iterable([store.windows(server, *time_ns) for server in servers])
     except StoreUnavailable as none:
+        tally.versions.remember(store.latest("facts"), servers, time_ns[1])
         return tally, f"{none.where} keeps no windows, only their sums"
     for number, window in enumerate(windows):
         _check_number(number, servers)
         tally.add(window)
-    tally.versions.remember(store.latest("facts"), tally.servers, time_ns[1])
+    tally.versions.remember(store.latest("facts"), servers, time_ns[1])
     return tally, ""
 
 

@@ -45,16 +45,19 @@ class Versions:
     def remember(self, facts: Iterable[Row], servers: Container[str], until_ns: int) -> None:
         """Facts that no window tells, as these servers told them last before this instant: they travel once an hour.
 
-        `facts` are the newest rows of each server, fact and value.
+        `facts` are the newest rows of each server, fact and value. Those of single boards and engines are taken of
+        servers of which there is no window, since windows declare them.
         """
         known = {(what, server) for (what, _), told in self._told.items() for server in told.servers}
+        seen = {server for _, server in known}
         newest: dict[tuple[str, str], Row] = {}
         for row in sorted(facts, key=lambda row: row.start_ns):
-            what, server = row.tags.get("fact", ""), row.tags.get("server", "")
-            if server in servers and (what, server) not in known and ":" not in what and row.start_ns < until_ns:
-                newest[what, server] = row
-        for (what, server), row in newest.items():
-            self._tell((what, row.tags.get("value", "")), row.start_ns, row.start_ns, server)
+            fact, server = row.tags.get("fact", ""), row.tags.get("server", "")
+            is_new = (fact, server) not in known and (":" not in fact or server not in seen)
+            if server in servers and is_new and row.start_ns < until_ns:
+                newest[fact, server] = row
+        for (fact, server), row in newest.items():
+            self._tell((fact.partition(":")[0], row.tags.get("value", "")), row.start_ns, row.start_ns, server)
 
     def _tell(self, key: tuple[str, str], first_ns: int, end_ns: int, server: str) -> None:
         if key not in self._told and len(self._told) >= MAX_VERSIONS:

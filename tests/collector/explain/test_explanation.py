@@ -113,6 +113,11 @@ def test_a_store_without_windows_says_so(
     assert found["windows"]["none_kept"] == "http://influx keeps no windows, only their sums"
     assert found["equation"].startswith("20,560.0 J (from sums, no window of it is kept) / 9,000 output tokens")
     assert found["listed"] == [] and found["check"]["sums_only"]
+    assert {one["what"]: one["value"] for one in found["versions"]} == {
+        "agent": "0.1.0",
+        "config": "c0ffee",
+        "driver": "570",
+    }
 
 
 def test_sums_of_another_policy_are_found_out(put: Put, told: Tell, shared: Shared) -> None:

@@ -63,11 +63,21 @@ def test_facts_that_no_window_tells_are_those_that_were_told_last_before(shared:
         fact("config", "c0ffee", window.start_ns - 5),
         fact("config", "later", window.end_ns),
         fact("config", "another", window.start_ns - 1, server="n2"),
-        fact("driver:gpu0", "570", window.start_ns - 5),
+        fact("driver:gpu0", "560", window.start_ns - 5),
     ]
     versions.remember(before, {"n1"}, window.end_ns)
     found = [(one.what, one.value) for one in versions.listed()]
-    assert [told for told in found if told[0] in {"agent", "config", "driver:gpu0"}] == [
+    assert [told for told in found if told[0] in {"agent", "config", "driver"}] == [
         ("agent", "0.2"),
         ("config", "c0ffee"),
+        ("driver", "570"),
+    ]
+
+
+def test_of_a_server_without_windows_the_facts_of_its_boards_are_taken_too() -> None:
+    versions = Versions()
+    versions.remember([fact("driver:gpu0", "570", 5), fact("driver:gpu1", "570", 6), fact("agent", "1", 5)], ["n1"], 9)
+    assert [(one.what, one.value, one.servers) for one in versions.listed()] == [
+        ("agent", "1", 1),
+        ("driver", "570", 1),
     ]
