@@ -14,6 +14,7 @@ from fixtures.collectors import Collector
 from fixtures.fake_appliance import MODEL, PROMPT, FakeAppliance, in_a_thread
 from fixtures.processes import Command, running, until
 from fixtures.virtual_agent import AgentOf, Clock, Part
+from joulefleet.reading import COUNT_FIELDS
 from joulefleet.units import NS_PER_S
 from joulefleet_plugins.meters.simulated import SERVER, SimulatedConfig, SimulatedServer
 from joulefleet_plugins.work import openmetrics
@@ -69,6 +70,15 @@ def hang_up(url: str, key: str) -> None:
             said += client.recv(4096)
 
 
+def counts_by_tenant(hosted: Collector) -> dict[str, Counter[str]]:
+    """What the windows tell of each tenant."""
+    told: dict[str, Counter[str]] = {}
+    for one in (one for window in hosted.windows() for one in window.engines[0].work):
+        counts = {name: count for name in COUNT_FIELDS if (count := getattr(one.counts, name)) is not None}
+        told.setdefault(one.key.tenant, Counter()).update(counts)
+    return told
+
+
 def test_tokens_come_to_the_report_by_tenant(
     agent_of: AgentOf, hosted: Collector, clock: Clock, appliance: FakeAppliance, proxy: Command
 ) -> None:
@@ -100,12 +110,7 @@ def test_tokens_come_to_the_report_by_tenant(
         read_at(second)
     agent.finish()
 
-    work = [one for window in hosted.windows() for one in window.engines[0].work]
-    by_tenant: dict[str, Counter[str]] = {}
-    for one in work:
-        told = by_tenant.setdefault(one.key.tenant, Counter())
-        for name in ("requests_ok", "requests_aborted", "prompt_tokens", "cached_tokens", "output_tokens"):
-            told[name] += getattr(one.counts, name) or 0
+    by_tenant = counts_by_tenant(hosted)
     (hashed,) = by_tenant.keys() - {"red", ""}
     assert hashed.startswith("key-")
     red, other = by_tenant["red"], by_tenant[hashed]
@@ -117,6 +122,12 @@ def test_tokens_come_to_the_report_by_tenant(
     assert (row["software"], row["requests_ok"], row["requests_aborted"]) == ("joulefleet-proxy", 4, 1)
     assert row["output_tokens"] == red["output_tokens"] + other["output_tokens"]
     assert row["joules_per_output_token"] > 0
+    split = {one["tenant"]: one for one in hosted.report("--by", "model,tenant")["rows"] if one["model"] == MODEL}
+    assert {name: one["output_tokens"] for name, one in split.items()} == {
+        "red": red["output_tokens"],
+        hashed: other["output_tokens"],
+    }
+    assert sum(one["energy_j"] for one in split.values()) == pytest.approx(row["energy_j"], rel=1e-9)
     for text in (_get(page).decode(), proxy.out, proxy.err):
         assert "sk-of" not in text
 

@@ -13,7 +13,7 @@ from joulefleet_agent.proxy.told import Heard
 
 MOST_HELD = 64 * 1024
 """Bytes of one event that wait; the one with tokens alone has a few hundred."""
-MOST_KEPT = 4 * 1024 * 1024
+MOST_KEPT = 2 * 1024 * 1024
 """Bytes of one event that are kept to be read; of a longer one it is known only that it came."""
 LONGEST_END = 4
 

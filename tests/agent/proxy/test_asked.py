@@ -79,12 +79,13 @@ def test_what_cannot_be_read_is_passed_as_it_is(body: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
 )
 
 
-@given(st.dictionaries(st.text(), JSON))
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
 def test_nothing_but_the_option_changes(members: dict[str, Any]) -> None:
     members = {**members, "stream": True, "stream_options": None}
     told = json.loads(asked_of(CHAT, json.dumps(members).encode()).with_usage)
