@@ -24,7 +24,8 @@ SALT_BYTES = 32
 DIGITS = 12
 DIGEST = "sha256:"
 """What a key's SHA-256 in hexadecimal digits begins with where it stands for the key in the file of tenants."""
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Where systemd puts what LoadCredential= names: the service alone may read it, by an ACL that shows as the group's."""
 
 
 class TenantFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,10 +65,12 @@ def hashed(key: bytes, salt: bytes) -> str:
     return f"key-{hmac.new(salt, key, hashlib.sha256).hexdigest()[:DIGITS]}"
 
 
-def load_tenants(path: Path) -> dict[bytes, str]:
+def load_tenants(path: Path, environ: Mapping[str, str] = os.environ) -> dict[bytes, str]:
     """The file of tenants, by the SHA-256 of each key. Raises ConfigError, which never tells a key."""
+    is_credential = bool(environ.get(CREDENTIALS)) and Path(environ[CREDENTIALS]) in path.parents
+    others = stat.S_IRWXO if is_credential else stat.S_IRWXO | stat.S_IRWXG
     try:
-        if path.stat().st_mode & _OTHERS:
+        if path.stat().st_mode & others:
             raise ConfigError(str(path), "", "others may read the keys in it: chmod 600")
         named = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), TenantFile).tenants
     except OSError as error:

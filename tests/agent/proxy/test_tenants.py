@@ -75,6 +75,17 @@ def test_a_file_of_no_use_is_told_without_its_keys(tmp_path: Path, text: str, mo
     assert KEY not in str(error.value)
 
 
+def test_what_systemd_gave_to_the_service_alone(tmp_path: Path) -> None:
+    path = file(tmp_path, f'[tenants]\n"{KEY}" = "red"\n', 0o440)
+    assert len(load_tenants(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})) == 1
+    for environ in ({"CREDENTIALS_DIRECTORY": str(tmp_path / "other")}, {"CREDENTIALS_DIRECTORY": ""}, {}):
+        with pytest.raises(ConfigError, match="chmod 600"):
+            load_tenants(path, environ)
+    path.chmod(0o444)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load_tenants(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_tenants(tmp_path / "none")
