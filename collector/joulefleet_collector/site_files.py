@@ -48,9 +48,9 @@ class ReadAnew(Generic[T]):
         return self._known[1], None
 
     def _read(self) -> tuple[Mark, T]:
-        # The mark is taken first: a file that changes while it is read is read again.
+        # The mark is taken first: a file that changes while it is read is read again. Spreadsheets write a BOM.
         mark = self._mark()
-        return mark, self._parse(self._path.read_text(encoding="utf-8"))
+        return mark, self._parse(self._path.read_text(encoding="utf-8-sig"))
 
     def _mark(self) -> Mark:
         about = self._path.stat()

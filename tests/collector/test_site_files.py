@@ -74,6 +74,11 @@ def test_while_a_file_cannot_be_used_what_it_told_before_holds_and_that_is_said(
     assert (pue(declared), declared.now()[1]) == (1.25, [])
 
 
+def test_a_file_of_a_spreadsheet_is_read(csv: Path) -> None:
+    csv.write_bytes(b"\xef\xbb\xbftime,value\r\n1970-01-01T00:00:00Z,1.3\r\n")
+    assert pue(files(csv)) == 1.3
+
+
 @pytest.mark.parametrize("content", [None, "", "1970-01-01T00:00:00Z,0.9"])
 def test_a_collector_does_not_start_with_a_file_that_cannot_be_used(csv: Path, content: str | None) -> None:
     if content is None:
