@@ -1,9 +1,9 @@
 """Whose process it is that keeps a board busy: the engine that listens on its port, or that runs in its unit.
 
 A process belongs to the engine if it, or a process that it descends from, holds the socket that listens on the engine's
-port: workers are children of the server. Sockets of other users' processes are seen only with CAP_SYS_PTRACE. Where the
-engine names its unit (a service or slice of systemd), its control group tells, which everybody may read. The nearest
-ancestor decides.
+port: workers are children of the server. Sockets of other users' processes are seen only with two rights: one to list
+them (CAP_DAC_READ_SEARCH) and one to read what each is (CAP_SYS_PTRACE). Where the engine names its unit (a service or
+slice of systemd), its control group tells, which everybody may read. The nearest ancestor decides.
 
 Where neither tells, the moment does at which the process began, which everybody may read as well: many pages tell it to
 the hundredth of a second (`process_start_time_seconds`, by the same clock). So engines of other users are known, and
@@ -30,8 +30,8 @@ LOOKS_AGAIN = 12
 NOBODY = ""
 HIDDEN = (
     "processes on boards belong to users whose sockets this one may not see: what they use is `unattributed`, and an"
-    " engine among them has no joules until it is known; write AmbientCapabilities=CAP_SYS_PTRACE into the agent's"
-    " unit, or name the engine as a source `openmetrics` with its `unit` or `devices`"
+    " engine among them has no joules until it is known; write AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH"
+    " into the agent's unit, or name the engine as a source `openmetrics` with its `unit` or `devices`"
 )
 
 
@@ -170,13 +170,13 @@ class Processes:
 
     def _engine_of_sockets(self, pid: str, sockets: dict[str, str]) -> str:
         try:
-            links = list((self._root / pid / "fd").iterdir())
+            names = [_target(link) for link in (self._root / pid / "fd").iterdir()]
         except PermissionError:
             self.hidden = True
             return NOBODY
         except OSError:  # it ended
             return NOBODY
-        return next((sockets[name] for name in map(_target, links) if name in sockets), NOBODY)
+        return next((sockets[name] for name in names if name in sockets), NOBODY)
 
     def _sockets(self, engines: Sequence[Engine]) -> dict[str, str]:
         """The engine of each socket that listens on an engine's port, by the socket's name."""
@@ -223,8 +223,11 @@ def _untold(reading: Reading) -> Reading:
 
 
 def _target(link: Path) -> str:
+    """Raises PermissionError where it may be seen that there is one, but not which."""
     try:
         return link.readlink().name
+    except PermissionError:
+        raise
     except OSError:  # closed meanwhile
         return ""
 

@@ -149,14 +149,15 @@ def test_what_tells_nothing_of_processes_stays_as_it_is(kernel: Kernel) -> None:
     assert Processes(kernel.root).named([told({}), *readings], (A, B))[1:] == readings
 
 
-def test_sockets_that_may_not_be_read_are_told(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("may_not", ["iterdir", "readlink"])
+def test_sockets_that_may_not_be_read_are_told(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, may_not: str) -> None:
     kernel.listen(8000, 11)
     kernel.process(100, inodes=(11,))
 
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(Path, may_not, refuse)
     processes = Processes(kernel.root)
     assert named(processes, {"100": 1}) == {"": 1}
     assert processes.hidden
