@@ -67,8 +67,8 @@ def _understood(answer: bytes) -> Glance:
     try:
         response.begin()
         status, text = response.status, _content(response).decode(errors="replace")
-    except (http.client.HTTPException, ValueError):
-        # A ValueError is a length that is no number.
+    except (http.client.HTTPException, ValueError, OverflowError):
+        # A length that is no number, or more than any machine has.
         return STRANGE
     # llama.cpp once sent its page as one JSON string, which has no lines.
     return Glance(status, text if text.startswith('"') else text[: text.rfind("\n") + 1])

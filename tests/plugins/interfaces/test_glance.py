@@ -78,7 +78,17 @@ def test_a_page_that_is_one_json_string_is_kept() -> None:
     assert seen(HEAD + b'\r\n"a 1\\n"').text == '"a 1\\n"'
 
 
-@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH_9\r\n", b"\x00\x01\xff" * 100, b"HTTP/9 x\r\n\r\n", b""])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"\x00\x01\xff" * 100,
+        b"HTTP/9 x\r\n\r\n",
+        b"",
+        HEAD + b"Content-Length: 99999999999999999999\r\n\r\na 1\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffffffff\r\na 1\n",
+    ],
+)
 def test_what_is_no_web_server_is_strange(answer: bytes) -> None:
     assert seen(answer) == Glance(-1)
 
