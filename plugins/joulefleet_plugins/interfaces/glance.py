@@ -23,12 +23,13 @@ class Glance(NamedTuple):
     """What there was."""
 
     status: int
-    """Of HTTP; 0 where what listens gave no answer in time, and -1 where what it gave is no HTTP."""
+    """Of HTTP; 0 where what listens gave no answer in time, -1 where what it gave is no HTTP, and -2 where nobody
+    listens at that address."""
     text: str = ""
     """The page as far as it was taken, without a last line that is cut."""
 
 
-SILENT, STRANGE = Glance(0), Glance(-1)
+SILENT, STRANGE, REFUSED = Glance(0), Glance(-1), Glance(-2)
 
 
 def glance(host: str, port: int, path: str, now_s: Callable[[], float] = time.monotonic) -> Glance:
@@ -41,6 +42,8 @@ def glance(host: str, port: int, path: str, now_s: Callable[[], float] = time.mo
             return _understood(_taken(connection, until_s, now_s))
     except TimeoutError:
         return SILENT
+    except ConnectionRefusedError:
+        return REFUSED
     except OSError:
         return STRANGE
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,7 @@ from joulefleet.sockets import listening
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.interfaces.endpoint import host_and_port
 from joulefleet_plugins.interfaces.exposition import BadPage, Parser
-from joulefleet_plugins.interfaces.glance import Glance, glance
+from joulefleet_plugins.interfaces.glance import REFUSED, STRANGE, Glance, glance
 from joulefleet_plugins.work import openmetrics
 from joulefleet_plugins.work.gateways import PROXY
 from joulefleet_plugins.work.openmetrics import PATHS
@@ -45,6 +45,7 @@ ASKING, READING = 4, 4
 """Threads: a server that does not answer must not delay the others."""
 LATER = frozenset({0, 408, 425, 429, 500, 502, 503, 504})
 """No answer in time, and the states of servers that are busy or not ready: perhaps a page another time."""
+LOOPBACK_6 = "::1"
 TOLD_TWICE_FROM = 1_000
 """Two pages with the same counts are one engine's, seen by two ports, once these are so large in sum."""
 
@@ -56,6 +57,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Only these; also privileged ones, and those that are left alone otherwise."""
     skip: tuple[Annotated[int, msgspec.Meta(ge=1, le=65535)], ...] = ()
     """Not these."""
+
+
+class FirstPage(NamedTuple):
+    """The first answer that is a page."""
+
+    glance: Glance
+    path: str
+    """Empty where it is not one of metrics at all."""
+    host: str
+    """The address that answered."""
 
 
 class Found(msgspec.Struct):
@@ -92,7 +103,7 @@ class FoundSource:
         """Pages that must not be counted unasked, by port."""
         self._asking = ThreadPoolExecutor(ASKING, "glance")
         self._reading = ThreadPoolExecutor(READING, "page")
-        self._asked: dict[Future[tuple[Glance, str]], Port] = {}
+        self._asked: dict[Future[FirstPage], Port] = {}
         self._next_look_s = -1.0
         self._look(FIRST_WITHIN_S)
 
@@ -121,15 +132,18 @@ class FoundSource:
             if found.missing >= GONE_LOOKS:
                 del self._found[number]
         self._refused = {number: one for number, one in self._refused.items() if number in ports}
+        in_hand = {one.number for one in self._asked.values()}
         for port in self._book.look(ports, now_s):
-            self._asked[self._asking.submit(_first_page, port)] = port
+            if port.number not in in_hand:
+                self._asked[self._asking.submit(_first_page, port)] = port
         self._take_answers(within_s)
 
     def _take_answers(self, within_s: float) -> None:
         done, _ = wait(self._asked, within_s)
         for one in sorted(done, key=lambda answer: self._asked[answer].number):
             port = self._asked.pop(one)
-            self._book.note(port, self._judge(port, *one.result()))
+            seen = one.result()
+            self._book.note(port, self._judge(port._replace(host=seen.host), seen.glance, seen.path))
         self.declares = tuple(one.engine for one in self._found.values())
 
     def _judge(self, port: Port, seen: Glance, path: str) -> Outcome:
@@ -217,16 +231,19 @@ class FoundSource:
         return frozenset(map(_inode, links))
 
 
-def _first_page(port: Port) -> tuple[Glance, str]:
-    """The first answer that is a page, and its path, empty where it is not one of metrics at all."""
-    seen = Glance(-1)
-    for path in PATHS:
-        seen = glance(port.host, port.number, path)
-        if seen.status == 200 and "\n# " in f"\n{seen.text}":
-            return seen, path
-        if seen.status not in (200, 404):
+def _first_page(port: Port) -> FirstPage:
+    seen = STRANGE
+    # A server that listens at all addresses of IPv6 may take none of IPv4.
+    for host in dict.fromkeys((port.host, LOOPBACK_6)):
+        for path in PATHS:
+            seen = glance(host, port.number, path)
+            if seen.status == 200 and "\n# " in f"\n{seen.text}":
+                return FirstPage(seen, path, host)
+            if seen.status not in (200, 404):
+                break
+        if seen != REFUSED:
             break
-    return seen, ""
+    return FirstPage(seen, "", host)
 
 
 def _config(port: Port, path: str) -> openmetrics.Config:

@@ -97,8 +97,8 @@ def test_other_states_are_told() -> None:
     assert seen(b"HTTP/1.1 503 Loading\r\n\r\n").status == 503
 
 
-def test_nobody_there_is_strange_and_who_says_nothing_is_silent() -> None:
-    assert glance("127.0.0.1", free_port(), "/metrics") == Glance(-1)
+def test_nobody_there_refuses_and_who_says_nothing_is_silent() -> None:
+    assert glance("127.0.0.1", free_port(), "/metrics") == Glance(-2)
     began_s = time.monotonic()
     assert seen(ends=False) == Glance(0)
     print(f"a server that says nothing takes {time.monotonic() - began_s:.2f} s of {TIMEOUT_S}")

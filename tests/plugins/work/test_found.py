@@ -13,6 +13,8 @@ import pytest
 from fixtures.fake_vllm import FakeVllm
 from fixtures.processes import until
 from joulefleet import SOMEWHERE, ConfigError, Engine, Failure, Reading, Reservation, SourceUnavailable, WorkReading
+from joulefleet_plugins.interfaces.glance import STRANGE, Glance
+from joulefleet_plugins.work import found
 from joulefleet_plugins.work.found import GONE_LOOKS, LOOK_S, PERIOD_S, Config, FoundSource, open
 
 HEAD = "sl local_address ...\n"
@@ -81,11 +83,24 @@ def ends() -> Iterator[ExitStack]:
 Page = Callable[[], tuple[int, str]]
 
 
+class Server(ThreadingHTTPServer):
+    """At the loopback address of IPv4."""
+
+    host = "127.0.0.1"
+
+
+class Server6(Server):
+    """At that of IPv6."""
+
+    address_family = socket.AF_INET6
+    host = "::1"
+
+
 @pytest.fixture
 def serve(ends: ExitStack, kernel: Kernel) -> Callable[[Page], tuple[int, list[str]]]:
     """Starts a server that shows a page under /metrics; its port, and the paths that it was asked for."""
 
-    def started(page: Page) -> tuple[int, list[str]]:
+    def started(page: Page, kind: type[Server] = Server) -> tuple[int, list[str]]:
         asked: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -100,7 +115,7 @@ def serve(ends: ExitStack, kernel: Kernel) -> Callable[[Page], tuple[int, list[s
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        server = ends.enter_context(running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)))
+        server = ends.enter_context(running(kind((kind.host, 0), Handler)))
         port: int = server.server_address[1]
         kernel.listen(port)
         return port, asked
@@ -319,6 +334,40 @@ def test_a_server_that_does_not_answer_delays_no_other(kernel: Kernel, clock: Cl
     kernel.listen(port_of(vllm))
     clock.next_look()
     assert until(lambda: engines(source), "the engine beside the mute one") == [f"vllm@{vllm.address}"]
+
+
+def test_a_port_whose_answer_is_still_to_come_is_not_asked_again_meanwhile(
+    kernel: Kernel, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    gate = threading.Event()
+
+    def slow(_host: str, port: int, _path: str) -> Glance:
+        asked.append(port)
+        gate.wait()
+        return STRANGE
+
+    for name, value in {"glance": slow, "ASKING": 1, "FIRST_WITHIN_S": 0.0, "ANSWERS_WITHIN_S": 0.0}.items():
+        monkeypatch.setattr(found, name, value)
+    kernel.listen(8001)
+    kernel.listen(8002)
+    source = FoundSource(Config(), kernel.root, clock)
+    for _ in range(3):
+        clock.next_look()
+        assert engines(source) == []
+    gate.set()
+    kernel.listen(8003)
+    clock.next_look()
+    assert engines(source) == []
+    assert until(lambda: 8003 in asked, "the last port's turn") and asked == [8001, 8002, 8003]
+
+
+def test_a_server_that_takes_ipv6_alone_is_found_at_its_loopback_address(
+    kernel: Kernel, clock: Clock, serve: Callable[..., tuple[int, list[str]]]
+) -> None:
+    port, _ = serve(lambda: (200, VLLM.format(5)), Server6)
+    source = FoundSource(Config(), kernel.root, clock)
+    assert engines(source) == [f"vllm@[::1]:{port}"] and output(source.read()) == [5]
 
 
 def test_the_sockets_of_this_very_process_are_left_alone(kernel: Kernel, clock: Clock, ends: ExitStack) -> None:
