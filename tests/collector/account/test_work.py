@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from joulefleet.reading import Counts
@@ -14,6 +15,7 @@ from joulefleet_collector.account.work import (
     full_sum,
     known_sum,
     model_ways,
+    own_work,
     work_units,
 )
 
@@ -28,6 +30,20 @@ def test_what_is_not_known_is_not_zero() -> None:
         "late_requests_ok": 0.0,
         "late_output_tokens": 7.0,
     }
+
+
+def test_where_prefill_and_decode_are_apart_each_tells_its_own_counts_alone(build: SimpleNamespace) -> None:
+    counts = {"requests_ok": 3, "prompt_tokens": 40, "cached_tokens": 5, "output_tokens": 7, "busy_ns": 9}
+    read = build.engine("e", works=[build.work("m", late=Counts(output_tokens=2, prompt_tokens=1), **counts)])
+
+    def told(phase: str) -> tuple[Counts, Counts]:
+        engine = msgspec.structs.replace(read.engine, phase=phase)
+        (work,) = own_work(msgspec.structs.replace(read, engine=engine)).work
+        return work.counts, work.late
+
+    assert told("") == (Counts(**counts), Counts(output_tokens=2, prompt_tokens=1))
+    assert told("prefill") == (Counts(prompt_tokens=40, cached_tokens=5, busy_ns=9), Counts(prompt_tokens=1))
+    assert told("decode") == (Counts(requests_ok=3, output_tokens=7, busy_ns=9), Counts(output_tokens=2))
 
 
 def test_work_is_summed_over_tenants_and_sorted_by_model(build: SimpleNamespace) -> None:
