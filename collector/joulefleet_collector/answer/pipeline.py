@@ -69,7 +69,7 @@ def _answer(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, objec
         "rows": rows,
         "ledger": entries,
         "warnings": [
-            *warnings(usage, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
+            *warnings(found.undivided, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
             *of_sensors(_sensors(store, asked, ledger)),
             *found.warnings,
             *([LEDGER_IS_WIDER] if of_server.keys() != asked.where.keys() else []),

@@ -64,6 +64,9 @@ class Found(NamedTuple):
     asked: UsageQuestion
     """The question as it is answered: of whole hours where something is joined or split."""
     totals: list[Total]
+    undivided: list[Total]
+    """The same before tenants and phases were told apart, of which each has all the time and the requests: what is
+    counted of them, not to be shown, is counted here."""
     about: dict[str, object] = {}  # noqa: RUF012 nobody changes it
     """What is told of the fleet."""
     warnings: Sequence[Notice] = ()
@@ -75,35 +78,45 @@ def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> Found:
     if is_made_of_hours(asked):
         found = _of_hours(store, whole_hours(asked), by, rules)
         totals = added_up(found.totals, by, asked.step)
-        return found._replace(totals=phases.worth_telling(totals) if "phase" in by else totals)
+        undivided = added_up(found.undivided, [tag for tag in by if tag not in SPLIT_TAGS], asked.step)
+        return found._replace(
+            totals=phases.worth_telling(totals) if "phase" in by else totals,
+            undivided=totals if any(tag in SPLIT_TAGS for tag in asked.where) else undivided,
+        )
     totals = _ask(store, asked, asked.step, (*by, GROUP))
     named = _groups_of(totals)
     if named and asked.step != "minute":
         asked = whole_hours(asked)
         single = [total for total in _ask(store, asked, asked.step, (*by, GROUP)) if not total.tags[GROUP]]
         totals = [*single, *_joined(store, asked, by, named, rules)]
-    return Found(asked, added_up(totals, by, asked.step) if named or GROUP not in by else totals)
+    totals = added_up(totals, by, asked.step) if named or GROUP not in by else totals
+    return Found(asked, totals, totals)
 
 
 def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> Found:
     """Every hour, with all that is joined and split in it."""
     by = (*by, *_apart(store, asked, by))
     if not is_wider(asked):
-        return Found(asked, _split(store, asked, _hours(store, asked, _wanted(asked, by), rules), by, rules))
+        hours = _hours(store, asked, _wanted(asked, by), rules)
+        return Found(asked, _split(store, asked, hours, by, rules), hours)
     places, stale = rules.places()
     named = boundaries(asked)
     newest_ns = max(map(end_ns, store.latest("agent")), default=asked.until_ns)
     wider = wider_of(store, asked, places, newest_ns)
     tags = tuple(dict.fromkeys((*_wanted(asked, by), *WIDER_TAGS)))
-    hours = _hours(store, _at(asked, (*stored(named), FLEET)), tags, rules, wider.lifted)
-    divided = _split(store, asked, wider.attended(hours), (*by, *WIDER_TAGS), rules)
-    totals = [total for total in divided if total.tags["boundary"] in named]
-    warned = [*wider.warnings, *notices.of_files(stale)]
-    if FACILITY in named:
-        facility = of_facility(divided, places)
-        totals += facility
-        warned += notices.of_sites(facility, places.sites)
-    return Found(asked, totals, wider.about, warned)
+    hours = wider.attended(_hours(store, _at(asked, (*stored(named), FLEET)), tags, rules, wider.lifted))
+    divided = _split(store, asked, hours, (*by, *WIDER_TAGS), rules)
+    totals = _named(divided, named, places)
+    undivided = _named(hours, named, places) if _is_split(asked) else totals
+    facility = [total for total in undivided if total.tags["boundary"] == FACILITY]
+    warned = [*wider.warnings, *notices.of_files(stale), *notices.of_sites(facility, places.sites)]
+    return Found(asked, totals, undivided, wider.about, warned)
+
+
+def _named(hours: Sequence[Total], named: Sequence[str], places: Places) -> list[Total]:
+    """Those at the boundaries that are asked about, the facility made of those at `fleet`."""
+    facility = of_facility(hours, places) if FACILITY in named else []
+    return [*(total for total in hours if total.tags["boundary"] in named), *facility]
 
 
 def _apart(store: Store, asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
@@ -123,7 +136,11 @@ def _wanted(asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
 
 def is_made_of_hours(asked: UsageQuestion) -> bool:
     """Whether something is asked about that no store has added up."""
-    return is_wider(asked) or any(tag in SPLIT_TAGS for tag in (*asked.by, *asked.where))
+    return is_wider(asked) or _is_split(asked)
+
+
+def _is_split(asked: UsageQuestion) -> bool:
+    return any(tag in SPLIT_TAGS for tag in (*asked.by, *asked.where))
 
 
 def whole_hours(asked: UsageQuestion) -> UsageQuestion:

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from joulefleet.grid import HOUR_NS
+from joulefleet.reading import Counts, WorkKey
 from joulefleet.units import NS_PER_S
-from joulefleet.window import Losses, Window
+from joulefleet.window import Losses, Window, Work
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.answer.pipeline import answer_usage
@@ -139,3 +140,22 @@ def test_sensors_that_are_not_well_are_named_where_the_ledger_tells_of_any(
     (entry,) = [one for one in answer["ledger"] if one["server"] == "ill"]
     assert (entry["unvalidated_j"], entry["disagreeing_j"], entry["faulty_s"]) == (600.0, 0.0, 2.0)
     assert not [one for one in asked(store, ("server", "a"))["warnings"] if "worst" in one]
+
+
+@pytest.mark.parametrize("by", ["tenant", "phase"])
+def test_warnings_are_the_same_whatever_is_told_apart(tmp_path: Path, a_window: Callable[..., Window], by: str) -> None:
+    whole, gap = a_window("a", 0), a_window("a", 1)
+    (engine,) = whole.engines
+    counts = Counts(requests_ok=4, requests_failed=0, prompt_tokens=70, cached_tokens=0, output_tokens=30)
+    work = tuple(Work(key=WorkKey("llama", tenant=name), counts=counts) for name in ("x", "y"))
+    engine = msgspec.structs.replace(engine, work=work, restarts=1)
+    short = msgspec.structs.replace(engine, covered_ns=engine.covered_ns // 2)
+    windows = [msgspec.structs.replace(whole, engines=(engine,)), msgspec.structs.replace(gap, engines=(short,))]
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+        store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+        told = {one["code"]: one for one in asked(store, ("boundary", "server"), ("by", "model"))["warnings"]}
+        apart = {one["code"]: one for one in asked(store, ("boundary", "server"), ("by", f"model,{by}"))["warnings"]}
+    assert told["unmatched"]["unmetered_requests_ok"] == 8
+    assert told["unmatched"]["unpaired_s"] == 60.0
+    assert told["engine_restarted"]["restarts"] == 2
+    assert apart == told

@@ -155,3 +155,24 @@ def test_tenants_of_a_facility_add_up_to_it(store: EmbeddedStore, start_ns: int)
     assert len(parts) == 2
     for field in ("active_j", "idle_j", "output_tokens"):
         assert sum(one.fields[field] for one in parts) == pytest.approx(whole.fields[field], abs=1e-6)
+
+
+@pytest.mark.parametrize("by", [("tenant",), ("phase",), ("tenant", "phase")])
+@pytest.mark.parametrize("boundary", ["server", "facility"])
+def test_time_and_requests_of_all_tenants_and_phases_are_counted_once(
+    store: EmbeddedStore, start_ns: int, by: tuple[str, ...], boundary: str
+) -> None:
+    rules = Rules(places=lambda: (Places(sites=Sites({"": SiteSeries(pue=Constant(1.25))})), ()))
+    where = {"boundary": (boundary,)}
+    (whole,) = usage_totals(store, question(start_ns, where=where), rules).totals
+    found = usage_totals(store, question(start_ns, by=by, where=where), rules)
+    assert len(found.totals) > 1
+    (counted,) = found.undivided
+    assert counted.tags == whole.tags
+    for field in ("window_s", "paired_s", "requests_ok"):
+        assert counted.fields[field] == pytest.approx(whole.fields[field])
+
+
+def test_what_is_counted_beside_one_tenant_is_of_that_tenant(store: EmbeddedStore, start_ns: int) -> None:
+    found = usage_totals(store, question(start_ns, where={"tenant": ("x",), "boundary": ("server",)}), Rules())
+    assert [one.fields["output_tokens"] for one in found.undivided] == [200]
