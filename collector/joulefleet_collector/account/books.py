@@ -145,7 +145,10 @@ def _ways(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
     """How the dynamic energy of a device may be split among those who hold a part of it: claims by method, the best
     first (ACCOUNTING section 4)."""
     knows = seat.engines and not seat.is_sole and _all_covered(seat, scene)
-    activity, by_work = _activity(device, seat, scene) if knows else {}, _by_work(seat, scene)
+    activity, by_work = (
+        _activity(device, seat, scene) if knows else {},
+        _by_slots(_by_work(seat, scene), device, seat, scene),
+    )
     # Where one engine alone is known, what processes of nobody did is not its own.
     return activity if activity and (len(seat.engines) == 1 or "equal" in by_work) else activity | by_work
 
@@ -161,6 +164,21 @@ def _activity(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
         return {}
     claims["unattributed", None] = sum(told_ns.values()) - sum(claims.values())
     return {"activity": claims}
+
+
+def _by_slots(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
+    """With busy time as time of the whole device, where each of its engines holds named slices of it: an engine can
+    keep no more busy than it holds."""
+    slots = {each.id: each.slots for each in device.meter.slices}
+    if not slots or "busy" not in ways:
+        return ways
+    held = {
+        engine: sum(slots.get(one.meter, 0) for one in scene.engines[engine].engine.devices) for engine in seat.engines
+    }
+    if not all(held.values()):
+        return ways
+    busy: Claims = {claim: weight * held[claim[1]] for claim, weight in ways["busy"].items() if claim[1] is not None}
+    return ways | {"busy": busy}
 
 
 def _by_work(seat: Seat, scene: Scene) -> Ways:

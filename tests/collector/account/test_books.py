@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from joulefleet.describe import SOMEWHERE
+from joulefleet.describe import SOMEWHERE, Slice
 from joulefleet.units import uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow
 from joulefleet_collector.account.books import Books, keep_again, ways_of
@@ -285,3 +285,17 @@ def test_the_host_follows_the_boards_also_where_nobody_is_known(build: SimpleNam
         ("active", 1): 600,
         ("unattributed", None): 800,
     }
+
+
+def test_busy_time_of_a_slice_counts_by_its_slots_and_that_of_parts_of_one_board_alike(build: SimpleNamespace) -> None:
+    slices = (Slice("large", 4), Slice("small", 2))
+    board = build.meter("gpu0", 600.0, idle_w=0.0, slices=slices, slots=7)
+
+    def shared(*places: str | tuple[str, float]) -> dict[tuple[str, int | None], float]:
+        works = [build.work("m", busy_ns=30_000_000_000)]
+        engines = [build.engine(f"e{number}", [place], works) for number, place in enumerate(places)]
+        return told_j(books(build, "accelerator", [board], engines))
+
+    assert shared("large", "small") == {("active", 0): 400.0, ("active", 1): 200.0}
+    assert shared(("gpu0", 0.6), ("gpu0", 0.3)) == {("active", 0): 300.0, ("active", 1): 300.0}
+    assert shared("large", ("gpu0", 0.3)) == {("active", 0): 300.0, ("active", 1): 300.0}
