@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 
 from joulefleet.grid import floor_to
 from joulefleet_collector.store.store import STEP_NS, Step, Total
@@ -36,5 +38,8 @@ def _is_one_of(tag: str, values: Collection[str]) -> bool:
 def _sums(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if len(several) == 1:
         return dict(several[0])
-    names = dict.fromkeys(name for fields in several for name in fields)
-    return {name: math.fsum(fields[name] for fields in several if name in fields) for name in names}
+    shapes = dict.fromkeys(map(tuple, several))
+    return {
+        name: math.fsum(map(itemgetter(name), several if len(shapes) == 1 else [one for one in several if name in one]))
+        for name in dict.fromkeys(chain.from_iterable(shapes))
+    }

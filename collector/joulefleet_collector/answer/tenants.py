@@ -16,6 +16,7 @@ engines) where it names tenants of this group and model, else the engines themse
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from joulefleet_collector.account.policy import Policy
@@ -137,18 +138,26 @@ def _shares_in(totals: Sequence[Total], policy: Policy) -> Shares:
 
 def _divided(total: Total, shares: Shares) -> list[Total]:
     each = _Weights(total.fields, shares)
-    divided: list[dict[str, float]] = [{} for _ in shares.tenants]
-    for name, value in total.fields.items():
-        shared = parts(name, value, each.of(name)) if value else [value] * len(divided)
-        for fields, part in zip(divided, shared, strict=True):
-            fields[name] = part
-    for fields, unsure_j in zip(divided, each.unsure_j(total.fields), strict=True):
+    columns = [each.parts(name, value) for name, value in total.fields.items()]
+    divided = [dict(zip(total.fields, column, strict=True)) for column in zip(*columns, strict=True)]
+    for fields, unsure_j in zip(divided, each.unsure_j(total.fields), strict=False):
         if unsure_j:
             fields["allocation_j"] = fields.get("allocation_j", 0.0) + unsure_j
     return [
         Total(total.start_ns, {**total.tags, TAG: tenant}, fields)
         for tenant, fields in zip(shares.tenants, divided, strict=True)
     ]
+
+
+@cache
+def _way(name: str) -> str:
+    """What a field is divided by: its name for a count, else what it has in common with other fields."""
+    if not name.endswith("_j"):
+        return name.removeprefix("unmetered_")
+    for start, way in (("prefill_", "prefill"), ("decode_", "decode"), ("idle_", "idle")):
+        if name.startswith(start):
+            return way
+    return "active" if name.endswith("active_j") else "whole"
 
 
 class _Weights:
@@ -158,16 +167,24 @@ class _Weights:
         self._shares = shares
         self._prompts = shares.prompts if any(shares.prompts) else shares.units
         self._outputs = shares.outputs if any(shares.outputs) else shares.units
-        self._active = self._energy_uj(fields, "active_j")
-        self._idle = self._energy_uj(fields, "idle_j")
-        self._whole = [active + idle for active, idle in zip(self._active, self._idle, strict=True)]
+        active, idle = self._energy_uj(fields, "active_j"), self._energy_uj(fields, "idle_j")
+        self._whole = [one + other for one, other in zip(active, idle, strict=True)]
+        self._energy = {"prefill": self._prompts, "decode": self._outputs, "active": active, "idle": idle}
+        self._known: dict[tuple[str, float], list[float]] = {}
 
-    def of(self, name: str) -> Sequence[int]:
-        """Weights of a field, not all 0: the best that tell, down to the work units."""
-        ways = (self._of_energy(name), self._whole, self._shares.units)
-        if not name.endswith("_j"):
-            ways = (self._shares.counts.get(name.removeprefix("unmetered_"), ()), *ways[1:])
-        return next(way for way in ways if any(way))
+    def parts(self, name: str, value: float) -> list[float]:
+        """A field's parts. Many fields are equal, since they are of the same joules: they are divided once."""
+        if not value:
+            return [value] * len(self._shares.tenants)
+        key = _way(name), value
+        if key not in self._known:
+            self._known[key] = parts(name, value, self._of(key[0]))
+        return self._known[key]
+
+    def _of(self, way: str) -> Sequence[int]:
+        """Weights, not all 0: the best that tell, down to the work units."""
+        best: Sequence[int] = self._energy.get(way) or self._shares.counts.get(way, ())
+        return next(one for one in (best, self._whole, self._shares.units) if any(one))
 
     def unsure_j(self, fields: Fields) -> list[float]:
         """By how much each tenant's energy depends on what a prompt token costs against an output token: half the range
@@ -176,15 +193,6 @@ class _Weights:
         prompts, outputs = sum(self._prompts), sum(self._outputs)
         ways = zip(self._prompts, self._outputs, strict=True)
         return [half_j * abs(prompt / prompts - output / outputs) for prompt, output in ways]
-
-    def _of_energy(self, name: str) -> Sequence[int]:
-        if name.startswith("prefill_"):
-            return self._prompts
-        if name.startswith("decode_"):
-            return self._outputs
-        if name.endswith("active_j"):
-            return self._active
-        return self._idle if name.startswith("idle_") else self._whole
 
     def _energy_uj(self, fields: Fields, bucket: str) -> list[int]:
         """Microjoules of each tenant: those of a known phase by its tokens, the others by work units."""

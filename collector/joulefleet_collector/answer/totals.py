@@ -9,7 +9,8 @@ hours of engines       as stored, by all tags that a later step needs
 added up               by the tags and the step that were asked about
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -47,6 +48,8 @@ OF_WORK = ("tenant", "layer")
 """Tags that rows of work have and those of usage have not."""
 Lifted = Callable[[list[Total]], list[Total]]
 """Hours of engines with those at wider boundaries beside them."""
+Made = Callable[[UsageQuestion, list[Total]], tuple[list[Total], list[Total]]]
+"""What is told of the hours of a part of a question, divided and undivided."""
 
 
 class Rules(NamedTuple):
@@ -77,12 +80,7 @@ def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> Found:
     by = tuple(dict.fromkeys((*asked.by, *ALWAYS_BY)))
     if is_made_of_hours(asked):
         found = _of_hours(store, whole_hours(asked), by, rules)
-        totals = added_up(found.totals, by, asked.step)
-        undivided = added_up(found.undivided, [tag for tag in by if tag not in SPLIT_TAGS], asked.step)
-        return found._replace(
-            totals=phases.worth_telling(totals) if "phase" in by else totals,
-            undivided=totals if any(tag in SPLIT_TAGS for tag in asked.where) else undivided,
-        )
+        return found._replace(totals=phases.worth_telling(found.totals)) if "phase" in by else found
     totals = _ask(store, asked, asked.step, (*by, GROUP))
     named = _groups_of(totals)
     if named and asked.step != "minute":
@@ -94,29 +92,53 @@ def usage_totals(store: Store, asked: UsageQuestion, rules: Rules) -> Found:
 
 
 def _of_hours(store: Store, asked: UsageQuestion, by: Sequence[str], rules: Rules) -> Found:
-    """Every hour, with all that is joined and split in it."""
-    by = (*by, *_apart(store, asked, by))
+    """All that is joined and split by the hour, added up by these tags."""
+    kept = (*by, *_apart(store, asked, by))
     if not is_wider(asked):
-        hours = _hours(store, asked, _wanted(asked, by), rules)
-        return Found(asked, _split(store, asked, hours, by, rules), hours)
+        hours = _hours(store, asked, _wanted(asked, kept), rules)
+        split = partial(_split, store, by=kept, rules=rules)
+        return Found(asked, *_added(hours, asked, by, lambda day, found: (split(day, found), found)))
     places, stale = rules.places()
     named = boundaries(asked)
     newest_ns = max(map(end_ns, store.latest("agent")), default=asked.until_ns)
     wider = wider_of(store, asked, places, newest_ns)
-    tags = tuple(dict.fromkeys((*_wanted(asked, by), *WIDER_TAGS)))
-    hours = wider.attended(_hours(store, _at(asked, (*stored(named), FLEET)), tags, rules, wider.lifted))
-    divided = _split(store, asked, hours, (*by, *WIDER_TAGS), rules)
-    totals = _named(divided, named, places)
-    undivided = _named(hours, named, places) if _is_split(asked) else totals
-    facility = [total for total in undivided if total.tags["boundary"] == FACILITY]
-    warned = [*wider.warnings, *notices.of_files(stale), *notices.of_sites(facility, places.sites)]
-    return Found(asked, totals, undivided, wider.about, warned)
+    tags = tuple(dict.fromkeys((*_wanted(asked, kept), *WIDER_TAGS)))
+    seen: dict[tuple[int | None, str], Total] = {}
+
+    def wide(day: UsageQuestion, found: list[Total]) -> tuple[list[Total], list[Total]]:
+        hours = wider.attended(found)
+        divided = _named(_split(store, day, hours, (*kept, *WIDER_TAGS), rules), named, places)
+        undivided = _named(hours, named, places) if _is_split(asked) else divided
+        facility = [total for total in undivided if total.tags["boundary"] == FACILITY]
+        seen.update({(total.start_ns, total.tags["site"]): total for total in facility})
+        return divided, undivided
+
+    hours = _hours(store, _at(asked, (*stored(named), FLEET)), tags, rules, wider.lifted)
+    sums = _added(hours, asked, by, wide)
+    warned = [*wider.warnings, *notices.of_files(stale), *notices.of_sites(seen.values(), places.sites)]
+    return Found(asked, *sums, wider.about, warned)
 
 
 def _named(hours: Sequence[Total], named: Sequence[str], places: Places) -> list[Total]:
     """Those at the boundaries that are asked about, the facility made of those at `fleet`."""
     facility = of_facility(hours, places) if FACILITY in named else []
     return [*(total for total in hours if total.tags["boundary"] in named), *facility]
+
+
+def _added(
+    hours: Iterable[tuple[UsageQuestion, list[Total]]], asked: UsageQuestion, by: Sequence[str], made: Made
+) -> tuple[list[Total], list[Total]]:
+    """What is made of the hours, added up part by part: those of all servers and days would not fit into memory."""
+    apart = [tag for tag in by if tag not in SPLIT_TAGS]
+    divided: list[Total] = []
+    undivided: list[Total] = []
+    for part, found in hours:
+        told, whole = made(part, found)
+        divided += added_up(told, by, asked.step)
+        undivided += added_up(whole, apart, asked.step)
+    totals = added_up(divided, by, asked.step)
+    # Where one tenant or phase is asked about, what is counted is its own.
+    return totals, totals if any(tag in SPLIT_TAGS for tag in asked.where) else added_up(undivided, apart, asked.step)
 
 
 def _apart(store: Store, asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
@@ -160,11 +182,24 @@ def _split(store: Store, asked: UsageQuestion, hours: Sequence[Total], by: Seque
 
 def _hours(
     store: Store, asked: UsageQuestion, by: tuple[str, ...], rules: Rules, lifted: Lifted = list[Total]
-) -> list[Total]:
-    """Every hour by these tags, of which GROUP is one, at further boundaries too, replica groups joined."""
-    found = _ask(store, asked, "hour", by)
-    single = lifted([total for total in found if not total.tags[GROUP]])
-    return [*single, *_joined(store, asked, by, _groups_of(found), rules, lifted)]
+) -> Iterator[tuple[UsageQuestion, list[Total]]]:
+    """Every hour by these tags, of which GROUP is one, at further boundaries too, replica groups joined; in parts of
+    the question, whose time follows one another."""
+    named = _groups_of(_ask(store, asked, "none", (GROUP,)))
+    # A group is judged by what is seen of it in all of the time.
+    together = _joined(store, asked, by, named, rules, lifted)
+    for part in _days(store, asked) if "server" in by else [asked]:
+        single = lifted([total for total in _ask(store, part, "hour", by) if not total.tags[GROUP]])
+        joint = [total for total in together if part.since_ns <= (total.start_ns or 0) < part.until_ns]
+        yield part, [*single, *joint]
+
+
+def _days(store: Store, asked: UsageQuestion) -> Iterator[UsageQuestion]:
+    """The question for each day of UTC of which anything is known."""
+    for day in _ask(store, asked, "day", ()):
+        begin_ns = day.start_ns or 0
+        since_ns, until_ns = max(begin_ns, asked.since_ns), min(begin_ns + DAY_NS, asked.until_ns)
+        yield msgspec.structs.replace(asked, since_ns=since_ns, until_ns=until_ns)
 
 
 def _joined(  # noqa: PLR0913, PLR0917 # a question in its parts

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from joulefleet_collector.answer.totals import Rules, usage_totals
 from joulefleet_collector.api import UsageQuestion
 from joulefleet_collector.sites import Places
 from joulefleet_collector.store.embedded import EmbeddedStore
-from joulefleet_collector.store.store import MINUTE_NS, Accounted
+from joulefleet_collector.store.store import DAY_NS, MINUTE_NS, Accounted, Question, Store, Total
 
 TENANTS = {
     "x": Counts(requests_ok=3, prompt_tokens=40, cached_tokens=9, output_tokens=100),
@@ -57,6 +58,42 @@ def test_what_is_split_adds_up_to_the_undivided_sum(store: EmbeddedStore, start_
         for field in ("active_j", "idle_j", "by_exclusive_j", "output_tokens"):
             parts = [one.fields.get(field, 0.0) for one in divided if one.start_ns == whole.start_ns]
             assert sum(parts) == pytest.approx(whole.fields[field], abs=1e-9)
+
+
+class Watched:
+    """A store of which is known for how long a time every server's hours were asked at once."""
+
+    def __init__(self, store: EmbeddedStore) -> None:
+        self._store = store
+        self.spans_ns: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def ask(self, asked: Question) -> list[Total]:
+        """The store's own answer."""
+        if "server" in asked.by:
+            self.spans_ns.append(asked.until_ns - asked.since_ns)
+        return self._store.ask(asked)
+
+
+@pytest.mark.parametrize("boundary", ["server", "facility"])
+@pytest.mark.parametrize("since_ns", [0, None])
+def test_hours_of_all_servers_are_read_a_day_at_a_time(
+    store: EmbeddedStore, start_ns: int, a_window: Callable[..., Window], boundary: str, since_ns: int | None
+) -> None:
+    later = [a_window("a", 60 * hour, 100.0) for hour in (30, 31, 70)]
+    store.write([Accounted(one, one.encode(), account(one, Policy())) for one in later], 1)
+    watched = Watched(store)
+    time_ns = {"since_ns": start_ns if since_ns is None else since_ns, "until_ns": start_ns + 71 * HOUR_NS}
+    rules = Rules(places=lambda: (Places(sites=Sites({"": SiteSeries(pue=Constant(2.0))})), ()))
+    asked = {**time_ns, "where": {"boundary": (boundary,)}}
+    (whole,) = usage_totals(store, question(start_ns, **asked), rules).totals
+    divided = usage_totals(cast("Store", watched), question(start_ns, **asked, by=("tenant",)), rules).totals
+    assert {one.tags["tenant"] for one in divided} == {"", "x", "y"}
+    assert sum(one.fields["active_j"] for one in divided) == pytest.approx(whole.fields["active_j"], abs=1e-6)
+    hours_of_usage = watched.spans_ns if boundary == "server" else sorted(watched.spans_ns)[:-1]
+    assert len(hours_of_usage) > 3 and max(hours_of_usage) <= DAY_NS
 
 
 def test_what_is_split_is_of_whole_hours_and_the_question_says_so(store: EmbeddedStore, start_ns: int) -> None:
