@@ -1,4 +1,7 @@
-"""What a reader of figures at `fleet` and `facility` must be warned of: silent servers, idle pools, gaps in series."""
+"""What a reader of figures at `server`, `fleet` and `facility` must be warned of.
+
+Servers that are not in them, silent ones, idle pools, gaps in series.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,6 +14,33 @@ from joulefleet_collector.warnings import Notice
 _IN_WORDS = 3
 """So many servers are named in a sentence."""
 _SERIES = {"pue": "PUE", "price_per_kwh": "price", "carbon_g_per_kwh": "carbon intensity"}
+
+
+def without_whole(ledger: Iterable[Total]) -> list[Notice]:
+    """One where servers report energy and none at the boundary `server`, simulated and real apart.
+
+    `ledger` is by boundary, server and simulated.
+    """
+    boundaries: dict[tuple[str, str], set[str]] = {}
+    for total in ledger:
+        key = total.tags.get("simulated", ""), total.tags.get("server", "")
+        boundaries.setdefault(key, set()).add(total.tags.get("boundary", ""))
+    missing: dict[str, list[str]] = {}
+    for (simulated, server), named in sorted(boundaries.items()):
+        if "server" not in named:
+            missing.setdefault(simulated, []).append(server)
+    return [_without_whole(simulated == "true", servers) for simulated, servers in missing.items()]
+
+
+def _without_whole(simulated: bool, servers: Sequence[str]) -> Notice:
+    return {
+        "code": "not_the_whole_server",
+        "simulated": simulated,
+        "servers": list(servers[:NAMED]),
+        "message": f"{_named(servers)}: no meter and no model tells of the whole server, so that no figure at server,"
+        " fleet or facility contains its energy and work; let the agent read the BMC or a PDU outlet, or add the source"
+        " host_model",
+    }
 
 
 def of_pools(table: Table) -> list[Notice]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from joulefleet.grid import rfc3339
+from joulefleet_collector.answer import notices
 from joulefleet_collector.answer.cost_figures import with_cost_figures
 from joulefleet_collector.answer.totals import ALWAYS_BY, SPLIT_TAGS, Rules, usage_totals, whole_hours
 from joulefleet_collector.answer.wider import FACILITY, is_wider, stored
@@ -71,6 +72,7 @@ def _answer(store: Store, asked: UsageQuestion, rules: Rules) -> dict[str, objec
         "warnings": [
             *warnings(found.undivided, ledger, agents, [*overlaps, *gaps(courses)], rfc3339),
             *of_sensors(_sensors(store, asked, ledger)),
+            *notices.without_whole(_boundaries(store, asked, ledger, of_server)),
             *found.warnings,
             *([LEDGER_IS_WIDER] if of_server.keys() != asked.where.keys() else []),
         ],
@@ -90,6 +92,28 @@ def _sensors(store: Store, asked: UsageQuestion, ledger: Sequence[Total]) -> lis
     where = {name: values for name, values in asked.where.items() if name not in (*USAGE.tags, *SPLIT_TAGS)}
     question = _question("meter", asked, "none", SENSOR_TAGS, where)
     return store.ask(msgspec.structs.replace(question, fields=SENSOR_FIELDS))
+
+
+def _boundaries(
+    store: Store, asked: UsageQuestion, ledger: Sequence[Total], where: dict[str, tuple[str, ...]]
+) -> list[Total]:
+    """Which boundaries each server tells of, where one may be missing at `server`: that names all of them."""
+    named = where.get("boundary")
+    seconds = _seconds(ledger)
+    if "server" not in named if named else seconds.get("server", 0.0) >= max(seconds.values(), default=0.0):
+        return []
+    elsewhere = {tag: values for tag, values in where.items() if tag != "boundary"}
+    question = _question("ledger", asked, "none", ("server", *ALWAYS_BY), elsewhere)
+    return store.ask(msgspec.structs.replace(question, fields=("window_s",)))
+
+
+def _seconds(ledger: Sequence[Total]) -> dict[str, float]:
+    """Of how much time the ledger tells, by boundary."""
+    found: dict[str, float] = {}
+    for total in ledger:
+        boundary = total.tags["boundary"]
+        found[boundary] = found.get(boundary, 0.0) + total.fields.get("window_s", 0.0)
+    return found
 
 
 def _question(

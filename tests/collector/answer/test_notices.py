@@ -2,7 +2,7 @@
 
 from joulefleet.grid import HOUR_NS
 from joulefleet_collector.answer.inventory import Presence
-from joulefleet_collector.answer.notices import of_files, of_inventory, of_pools, of_sites
+from joulefleet_collector.answer.notices import of_files, of_inventory, of_pools, of_sites, without_whole
 from joulefleet_collector.answer.pools import Attendance
 from joulefleet_collector.answer.rates import Sites, SiteSeries
 from joulefleet_collector.answer.series import Constant, Steps
@@ -47,3 +47,15 @@ def test_a_file_that_cannot_be_read_any_more_is_told_with_its_reason() -> None:
     (one,) = of_files([("/x.csv", "line 3: 'a' is no number")])
     assert (one["code"], one["file"]) == ("file_not_read", "/x.csv")
     assert str(one["message"]).startswith("/x.csv: line 3: 'a' is no number; what it told before holds")
+
+
+def test_servers_that_tell_of_no_whole_server_are_named_simulated_and_real_apart() -> None:
+    def entry(boundary: str, server: str, simulated: str = "false") -> Total:
+        return Total(None, {"boundary": boundary, "server": server, "simulated": simulated}, {"window_s": 60.0})
+
+    whole = [entry("accelerator", "whole"), entry("server", "whole"), entry("server", "cpu")]
+    assert without_whole(whole) == []
+    boards = [entry("accelerator", "b"), entry("compute", "b"), entry("compute", "a"), entry("compute", "s", "true")]
+    real, simulated = without_whole([*whole, *boards])
+    assert (real["code"], real["simulated"], real["servers"]) == ("not_the_whole_server", False, ["a", "b"])
+    assert (simulated["simulated"], simulated["servers"]) == (True, ["s"])

@@ -159,3 +159,16 @@ def test_warnings_are_the_same_whatever_is_told_apart(tmp_path: Path, a_window: 
     assert told["unmatched"]["unpaired_s"] == 60.0
     assert told["engine_restarted"]["restarts"] == 2
     assert apart == told
+
+
+@pytest.mark.parametrize("boundaries", [(), ("server",), ("fleet",), ("accelerator", "facility"), ("accelerator",)])
+def test_a_server_that_no_figure_of_the_fleet_contains_is_named(
+    store: EmbeddedStore, a_window: Callable[..., Window], boundaries: tuple[str, ...]
+) -> None:
+    (meter,) = a_window("boards-only").meters
+    board = msgspec.structs.replace(meter, meter=msgspec.structs.replace(meter.meter, kind="accelerator"))
+    windows = [msgspec.structs.replace(a_window("boards-only", minute), meters=(board,)) for minute in range(9)]
+    store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+    answer = asked(store, *(("boundary", name) for name in boundaries))
+    named = [one["servers"] for one in answer["warnings"] if one["code"] == "not_the_whole_server"]
+    assert named == ([] if boundaries == ("accelerator",) else [["boards-only"]])
