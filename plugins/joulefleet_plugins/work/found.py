@@ -10,12 +10,25 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from joulefleet import SOMEWHERE, Engine, Failure, Meter, Reading, Source, SourceUnavailable, WorkReading, typed
+from joulefleet import (
+    SOMEWHERE,
+    Engine,
+    Failure,
+    Meter,
+    Reading,
+    Source,
+    SourceUnavailable,
+    WorkKey,
+    WorkReading,
+    typed,
+)
+from joulefleet.reading import COUNT_FIELDS
 from joulefleet.sockets import listening
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.interfaces.endpoint import host_and_port
@@ -23,7 +36,7 @@ from joulefleet_plugins.interfaces.exposition import BadPage, Parser
 from joulefleet_plugins.interfaces.glance import REFUSED, STRANGE, Glance, glance
 from joulefleet_plugins.work import openmetrics
 from joulefleet_plugins.work.gateways import PROXY
-from joulefleet_plugins.work.openmetrics import PATHS
+from joulefleet_plugins.work.openmetrics import PATHS, SEVERAL, SEVERAL_WORDS, done_in_all
 from joulefleet_plugins.work.port_book import Outcome, Port, PortBook, ports_of
 from joulefleet_plugins.work.recognise import NotRecognised, recognise
 
@@ -47,7 +60,11 @@ LATER = frozenset({0, 408, 425, 429, 500, 502, 503, 504})
 """No answer in time, and the states of servers that are busy or not ready: perhaps a page another time."""
 LOOPBACK_6 = "::1"
 TOLD_TWICE_FROM = 1_000
-"""Two pages with the same counts are one engine's, seen by two ports, once these are so large in sum."""
+"""Two pages are held against each other, whether they are one engine's, once their counts are so large in sum."""
+FIRST_READS = 4
+"""A balancer before several servers shows another one by then."""
+Counted = dict[tuple[WorkKey, str], int]
+"""Counts by model, tenant and kind."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,11 +98,28 @@ class Found(msgspec.Struct):
     missing: int = 0
     """For how many looks its port has not listened."""
 
+    apart_from: dict[int, tuple[str, str]] = {}
+    """Ports whose page was held against this one and is another engine's, as both processes began then."""
+
     @property
     def engine(self) -> Engine:
         """As its page tells it now."""
         (engine,) = (one for one in self.page.declares if isinstance(one, Engine))
         return engine
+
+    def is_twin_of(self, other: "Found", epochs: tuple[str, str]) -> bool:
+        """Whether the other port shows this engine too, as far as their pages tell when they began.
+
+        Both are read again: its counts then lie between what the other told before and after it, however busy it is.
+        """
+        same = epochs[0] == epochs[1] and self.engine.software == other.engine.software
+        if not same or self.apart_from.get(other.port.number) == epochs:
+            return False
+        told = [_counted(one.page) for one in (other, self, other)]
+        is_one = all(_risen(was, now) for was, now in pairwise(told))
+        if not is_one and all(told):
+            self.apart_from[other.port.number] = epochs
+        return is_one
 
 
 class FoundSource:
@@ -114,7 +148,8 @@ class FoundSource:
         else:
             self._take_answers(0.0)
         said = [list(one) for one in self._reading.map(self._read, list(self._found.values()))]
-        self._drop_twins(said)
+        self._drop_mixed(said)
+        self._drop_twins([one for one in said if one])
         # A page tells whose it is; what is declared follows it.
         self.declares = tuple(one.engine for one in self._found.values())
         readings = [reading for each in said for reading in each]
@@ -160,7 +195,10 @@ class FoundSource:
         if len(self._found) >= MOST_ENGINES:
             return self._refuse(port, "too_many", f"there are {MOST_ENGINES} engines already")
         page = openmetrics.OpenMetricsSource(_config(port, path), None, os.urandom(8).hex())
-        if not any(isinstance(reading, WorkReading) for reading in page.read()):
+        readings = [reading for _ in range(FIRST_READS) for reading in page.read()]
+        if len({one.epoch for one in readings if isinstance(one, WorkReading)}) > 1:
+            return self._refuse(port, SEVERAL, SEVERAL_WORDS)
+        if not isinstance(readings[-1], WorkReading):
             # Declared all the same, it would be missed for ever, and with it the figures of those beside it.
             return "later"
         self._found[port.number] = Found(port, page, self._book.absent_s(port.number))
@@ -204,19 +242,28 @@ class FoundSource:
                 found.absent_s, found.read_s = None, now_s
             yield reading
 
-    def _drop_twins(self, said: list[list[Reading]]) -> None:
-        """Leave out the second of two ports that show one engine, and what it said."""
-        shown: set[tuple[str, str, str]] = set()
+    def _drop_mixed(self, said: list[list[Reading]]) -> None:
+        """Leave out ports at which several processes answer, and what they said."""
         for found, readings in zip(list(self._found.values()), said, strict=True):
             last = readings[-1] if readings else None
-            if not isinstance(last, WorkReading) or _sum(last) < TOLD_TWICE_FROM:
+            if isinstance(last, Failure) and last.code == SEVERAL:
+                self._book.note(found.port, self._refuse(found.port, SEVERAL, last.detail))
+                del self._found[found.port.number]
+                readings.clear()
+
+    def _drop_twins(self, said: list[list[Reading]]) -> None:
+        """Leave out the second of two ports that show one engine, and what it said."""
+        kept: list[tuple[Found, WorkReading]] = []
+        for found, readings in zip(list(self._found.values()), said, strict=True):
+            last = readings[-1] if readings else None
+            if not isinstance(last, WorkReading) or done_in_all(last) < TOLD_TWICE_FROM:
                 continue
-            look = (found.engine.software, last.epoch, repr((last.counts, last.latency)))
-            if look in shown:
+            if any(found.is_twin_of(other, (last.epoch, its.epoch)) for other, its in kept):
                 self._book.note(found.port, "never")
                 del self._found[found.port.number]
                 readings.clear()
-            shown.add(look)
+            else:
+                kept.append((found, last))
 
     def _sockets(self) -> Iterator[Any]:
         for name in ("tcp", "tcp6"):
@@ -246,13 +293,25 @@ def _first_page(port: Port) -> FirstPage:
     return FirstPage(seen, "", host)
 
 
+def _counted(page: openmetrics.OpenMetricsSource) -> Counted:
+    """What a page counts now; nothing where it does not tell."""
+    counts = [one.counts for one in page.read() if isinstance(one, WorkReading)]
+    return {
+        (key, name): count
+        for each in counts
+        for key, one in each.items()
+        for name in COUNT_FIELDS
+        if (count := getattr(one, name)) is not None
+    }
+
+
+def _risen(was: Counted, now: Counted) -> bool:
+    return bool(was) and all(count <= now.get(what, -1) for what, count in was.items())
+
+
 def _config(port: Port, path: str) -> openmetrics.Config:
     url = f"http://{host_and_port(('http', port.host, port.number))}{path}"
     return openmetrics.Config(url=url, devices=(SOMEWHERE,), period_s=PERIOD_S, timeout_s=TIMEOUT_S)
-
-
-def _sum(reading: WorkReading) -> int:
-    return sum((one.output_tokens or 0) + (one.requests_ok or 0) for one in reading.counts.values())
 
 
 def _inode(link: Path) -> str:

@@ -27,6 +27,7 @@ from joulefleet.units import s_to_ns
 from joulefleet_plugins.interfaces.endpoint import BadUrl, Endpoint, NoAnswer, host_and_port, split
 from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
 from joulefleet_plugins.work.batch_busy import BatchBusy
+from joulefleet_plugins.work.one_process import OneProcess
 from joulefleet_plugins.work.place import Place, placed
 from joulefleet_plugins.work.recognise import TABLES, NotRecognised, recognise
 from joulefleet_plugins.work.rises import Rises
@@ -38,6 +39,11 @@ UNKNOWN = Table(software="unknown", counters={})
 PATHS = tuple(dict.fromkeys(table.metrics_path for table in TABLES.values()))
 """Where the page may be, where only scheme, host and port are given."""
 NO_READING = (NoAnswer, BadPage, Unrecognised, NotRecognised)
+SEVERAL = "several_processes"
+SEVERAL_WORDS = (
+    "now one process answers at this address and now another, each with counts of its own: name each server's own"
+    " page, or have the workers count together (PROMETHEUS_MULTIPROC_DIR)"
+)
 NOT_THERE = ("http_status", "malformed", "truncated", "unrecognised")
 """Answers after which it is looked for on another path."""
 LOOPBACK = ("localhost", "::1")
@@ -109,6 +115,7 @@ class OpenMetricsSource:
         self._names = Names(config.model, config.models)
         self._parser = Parser()
         self._busy, self._rises, self._life = BatchBusy(), Rises(), life
+        self._one = OneProcess()
         self._told: Told | None = None
         self._recognised: tuple[tuple[str, ...], Table] | None = None
         self._told_of: str | None = None
@@ -133,6 +140,8 @@ class OpenMetricsSource:
             # What answers next may be another release.
             self._told_of = None
             return [Failure(subject=self._engine.id, code=error.code, detail=str(error))]
+        if not self._one.is_one(reading.epoch, done_in_all(reading)):
+            return [Failure(subject=self._engine.id, code=SEVERAL, detail=SEVERAL_WORDS)]
         return [self._named(reading, table)]
 
     def _reading(self, page: Page, table: Table) -> WorkReading:
@@ -236,6 +245,11 @@ class OpenMetricsSource:
 def _text(told: dict[str, Any], field: str) -> str:
     value = told.get(field)
     return value[:MAX_LABEL_CHARACTERS] if isinstance(value, str) else ""
+
+
+def done_in_all(reading: WorkReading) -> int:
+    """The tokens and requests of all keys together, which only rise while a process lives."""
+    return sum((one.output_tokens or 0) + (one.requests_ok or 0) for one in reading.counts.values())
 
 
 def _is_here(host: str) -> bool:

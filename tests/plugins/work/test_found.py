@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ TGI = "# TYPE tgi_request_success counter\ntgi_request_success 3\n"
 LITELLM = "# TYPE litellm_input_tokens_metric_total counter\nlitellm_input_tokens_metric_total 5\n"
 RAY = '# TYPE ray_vllm_generation_tokens_total counter\nray_vllm_generation_tokens_total{model_name="M"} 5\n'
 PROXY = "# TYPE joulefleet_proxy_output_tokens_total counter\njoulefleet_proxy_output_tokens_total 5\n"
+BEGAN = "process_start_time_seconds {}\n"
 ANY = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 5\n"
 
 
@@ -302,6 +304,54 @@ def test_one_engine_at_two_ports_is_one(
     for _ in range(3):
         clock.next_look()
         assert len(engines(source)) == 1
+
+
+def test_one_engine_at_two_ports_is_one_also_while_it_is_busy(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    counted = iter(range(5_000, 9_000, 7))
+    ports = [serve(lambda: (200, VLLM.format(next(counted))))[0] for _ in range(2)]
+    source = FoundSource(Config(), kernel.root, clock)
+    assert len(source.read()) == 1 and [one.id for one in source.declares] == [f"vllm@127.0.0.1:{min(ports)}"]
+
+
+def test_two_engines_that_began_at_one_moment_and_did_nearly_the_same_are_two(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    asked = [serve(lambda: (200, BEGAN.format(1.5) + VLLM.format(5_000)))[1]]
+    asked.append(serve(lambda: (200, BEGAN.format(1.5) + VLLM.format(5_001)))[1])
+    source = FoundSource(Config(), kernel.root, clock)
+    assert len(engines(source)) == 2
+    before = [len(one) for one in asked]
+    clock.next_read()
+    assert len(engines(source)) == 2
+    assert [len(one) for one in asked] == [1 + one for one in before], "once they are known to be two, that stays"
+
+
+def test_a_balancer_before_several_engines_is_told_and_not_read(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    pages = cycle([BEGAN.format(1.5) + VLLM.format(5_000), BEGAN.format(2.5) + VLLM.format(70_000)])
+    port, _ = serve(lambda: (200, next(pages)))
+    source = FoundSource(Config(), kernel.root, clock)
+    for _ in range(3):
+        (failure,) = source.read()
+        assert isinstance(failure, Failure) and source.declares == ()
+        assert (failure.subject, failure.code) == (f"127.0.0.1:{port}", "several_processes")
+        clock.next_look()
+
+
+def test_a_port_at_which_another_process_answers_later_and_the_first_one_again_is_read_no_more(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    began = [1.5]
+    serve(lambda: (200, BEGAN.format(began[0]) + VLLM.format(5)))
+    source = FoundSource(Config(), kernel.root, clock)
+    seen = []
+    for began[0] in (1.5, 2.5, 1.5, 1.5):
+        seen.append([type(one).__name__ for one in source.read()])
+        clock.next_read()
+    assert seen == [["WorkReading"], ["WorkReading"], ["Failure"], ["Failure"]] and source.declares == ()
 
 
 def test_only_what_is_named_is_asked_and_what_is_skipped_is_not(

@@ -182,6 +182,17 @@ def test_a_restart_begins_another_epoch_and_tells_its_version(vllm: Any) -> None
     assert before.epoch < after.epoch
 
 
+def test_now_one_process_and_now_another_has_no_counts(serving: Callable[[Callable[[str], Answer]], str]) -> None:
+    began = [1.5]
+    url = serving(lambda _: (200, "text/plain", f"process_start_time_seconds {began[0]}\n{PAGE}".encode()))
+    source = open({"url": f"{url}/metrics", "software": "vllm", "model": "M"})
+    assert read(source).epoch == "1.5"
+    began[0] = 2.5
+    assert read(source).epoch == "2.5", "it may have been started anew"
+    began[0] = 1.5
+    assert failed(source).code == "several_processes"
+
+
 def test_a_restart_between_two_scrapes_is_seen(vllm: Any) -> None:
     source = open({"url": vllm.url})
     before = read(source)
