@@ -123,14 +123,14 @@ class Tally:
 
     def end(self, model: str, tenant: str, ended: Ended) -> None:
         """One request has ended."""
-        key = self._key(model[:MAX_NAME_CHARACTERS], tenant[:MAX_NAME_CHARACTERS], ended.served)
+        key = self._key(_told(model), _told(tenant), ended.served)
         self.lines.setdefault(key, Line()).add(ended)
 
     def running_by_key(self) -> Counter[Key]:
         """Requests in hand of each model and tenant; those that are not known yet stand under empty names."""
         found = Counter(dict.fromkeys(self.lines, 0))
         for one in self.running:
-            key = (one.model[:MAX_NAME_CHARACTERS], one.tenant[:MAX_NAME_CHARACTERS])
+            key = (_told(one.model), _told(one.tenant))
             found[key if key in self.lines else UNKNOWN] += 1
         return found
 
@@ -140,3 +140,9 @@ class Tally:
             tenant = tenant if any(tenant == known for _, known in self.lines) else ""
         is_full = len(self.lines) >= MAX_KEYS - (BEYOND not in self.lines)
         return BEYOND if (model, tenant) not in self.lines and is_full else (model, tenant)
+
+
+def _told(name: str) -> str:
+    """The name as a page can tell it: cut, and without what is no text. One name that cannot be written, and nothing
+    of all the others would be read any more."""
+    return name[:MAX_NAME_CHARACTERS].encode(errors="replace").decode()

@@ -96,3 +96,14 @@ def test_the_largest_page_is_one_that_the_agent_takes() -> None:
 def test_before_a_server_that_shows_metrics_it_is_read_only_where_it_is_named() -> None:
     with pytest.raises(NotRecognised, match="joulefleet-proxy-front"):
         recognise(Parser().parse(told(Tally())))
+
+
+def test_no_name_that_a_client_writes_makes_the_page_unreadable() -> None:
+    tally = alone()
+    header = b"\xff\xfe\r".decode("utf-8", "surrogateescape")
+    tally.end("a\r\u2028\x85\x00b", header, Ended(outcome="ok", served=True, tokens=Tokens(1, None, 2), e2e_s=1.0))
+    tally.running.add(Exchange(ROUTES[0], header, lambda: 0))
+    page = Parser().parse(told(tally))
+    assert recognise(page).software == "joulefleet-proxy"
+    (key,) = (key for key in read_page(page, recognise(page), "e").counts if key.model)
+    assert key == WorkKey("a\r\u2028\x85\x00b", "", "??\r")
