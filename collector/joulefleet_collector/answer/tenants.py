@@ -183,7 +183,7 @@ class _Weights:
 
     def _of(self, way: str) -> Sequence[int]:
         """Weights, not all 0: the best that tell, down to the work units."""
-        best: Sequence[int] = self._energy.get(way) or self._shares.counts.get(way, ())
+        best: Sequence[int] = self._energy.get(way, self._shares.counts.get(way, ()))
         return next(one for one in (best, self._whole, self._shares.units) if any(one))
 
     def unsure_j(self, fields: Fields) -> list[float]:
