@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from joulefleet.cli import Mendable
-from joulefleet.config import ConfigError, typed
-from joulefleet_agent.proxy.config import ProxyConfig, check, load_config
+from joulefleet.config import ConfigError
+from joulefleet_agent.proxy.config import ProxyConfig, load_config
 
 NEEDS = "the proxy needs more than an agent: pip install 'joulefleet[proxy]'"
 
@@ -26,23 +25,11 @@ def proxy(path: Path | None, **said: str | None) -> None:
     """Stand before a server of the OpenAI API that has no metrics, and count its requests and tokens."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
-        config = configured(path, {name: value for name, value in said.items() if value is not None})
+        config = load_config(path, {name: value for name, value in said.items() if value is not None})
         service = _service()
         service.run(service.serve(config, str(path or "proxy"), lambda urls: click.echo(_words(urls, config))))
     except (ConfigError, OSError) as error:
         raise Mendable(error) from error
-
-
-def configured(path: Path | None, said: dict[str, str]) -> ProxyConfig:
-    """The file, and what the command line says instead. Raises ConfigError."""
-    if path is not None:
-        config = msgspec.structs.replace(load_config(path), **said)
-    elif "to" in said:
-        config = typed(dict(said), ProxyConfig, "proxy")
-    else:
-        raise ConfigError("proxy", "to", "name the server that answers: --to http://appliance:8000, or --config FILE")
-    check(config, str(path or "proxy"))
-    return config
 
 
 def _service() -> Any:

@@ -1,5 +1,6 @@
 """The proxy's configuration: where it listens, which server it stands before, and what it may use."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
@@ -23,8 +24,8 @@ class Place(NamedTuple):
 class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a proxy is told."""
 
-    to: str
-    """URL of the server that answers: scheme, host and port, and a path before all paths if it has one."""
+    to: str = ""
+    """URL of the server that answers: scheme, host and port, a path before all paths if it has one. Has to be told."""
     listen: str = LISTEN
     """Host and port for clients."""
     metrics: str = METRICS
@@ -57,15 +58,18 @@ class ProxyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return Path(self.salt_file) if self.salt_file else state_dir() / "proxy-salt"
 
 
-def load_config(path: Path) -> ProxyConfig:
-    """Read and check a config file. Raises ConfigError."""
-    config = load(path, ProxyConfig)
-    check(config, str(path))
+def load_config(path: Path | None, said: Mapping[str, str]) -> ProxyConfig:
+    """The file, if there is one, and what the command line says instead; checked. Raises ConfigError."""
+    config = ProxyConfig() if path is None else load(path, ProxyConfig)
+    config = msgspec.structs.replace(config, **said)
+    _check(config, str(path or "proxy"))
     return config
 
 
-def check(config: ProxyConfig, where: str) -> None:
+def _check(config: ProxyConfig, where: str) -> None:
     """Raises ConfigError for what no proxy can use."""
+    if not config.to:
+        raise ConfigError(where, "to", "name the server that answers: --to http://appliance:8000, or in --config FILE")
     for key in ("listen", "metrics"):
         place(getattr(config, key), where, key)
     _check_url(config.to, where, "to")

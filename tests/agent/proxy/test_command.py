@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from joulefleet_agent.cli import agent
-from joulefleet_agent.proxy.command import configured
+from joulefleet_agent.proxy.config import load_config
 
 
 def said(*words: str) -> str:
@@ -34,9 +34,12 @@ def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_command_line_stands_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "proxy.toml"
+    said = {"to": "http://b", "listen": "127.0.0.1:1"}
     path.write_text('to = "http://a"\ntenant_header = "X-Team"\n')
-    made = configured(path, {"to": "http://b", "listen": "127.0.0.1:1"})
+    made = load_config(path, said)
     assert (made.to, made.listen, made.tenant_header) == ("http://b", "127.0.0.1:1", "X-Team")
+    path.write_text('tenant_header = "X-Team"\n')
+    assert load_config(path, said) == made
 
 
 def test_without_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:

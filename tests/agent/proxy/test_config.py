@@ -11,7 +11,7 @@ from joulefleet_agent.proxy.config import ProxyConfig, load_config, place
 def config(tmp_path: Path, text: str) -> ProxyConfig:
     path = tmp_path / "proxy.toml"
     path.write_text(text)
-    return load_config(path)
+    return load_config(path, {})
 
 
 def test_one_line_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_one_line_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "to"),
+        ("", "to: name the server"),
         ('to = "appliance:8000"', "expected a URL"),
         ('to = "http://appliance:99999"', "expected a URL"),
         ('to = "http://a/?x=1"', "expected a URL"),
