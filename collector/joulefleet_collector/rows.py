@@ -75,7 +75,7 @@ USAGE = RowKind(
         *(f"by_{method}_j" for method in METHODS),  # active + idle by method
         "requests_j",  # active + idle of work whose requests are counted: the numerator of J per request
         "output_tokens_j",  # the same for output tokens
-        "total_tokens_j",  # the same where prompt, cached and output tokens are all counted
+        "total_tokens_j",  # the same where computed prompt tokens and output tokens are known
         "prefill_active_j",  # of active_j what is known to have gone into prompts; what is in neither is of no phase
         "prefill_idle_j",
         "decode_active_j",

@@ -55,8 +55,8 @@ def test_the_division_is_told_with_its_numbers(name: str, said: str) -> None:
 
 def test_a_figure_that_is_refused_tells_what_it_would_have_been_made_of_and_why_it_is_not() -> None:
     assert of("joules_per_total_token").endswith(
-        "/ an unknown number of prompt, cached and output tokens: no figure: no prompt, cached and output tokens"
-        " counted: the engine does not tell them"
+        "/ an unknown number of computed prompt tokens and output tokens: no figure: no"
+        " computed prompt tokens and output tokens counted: the engine does not tell them"
     )
     assert "0 output tokens: no figure: no output tokens in this time" in of(
         "joules_per_output_token", SUMS | {"output_tokens": 0.0}
