@@ -218,8 +218,8 @@ class FoundSource:
             return "never"
         if table.gathered or table is PROXY:
             words = f"the page is {table.software}'s, which counts what engines behind it may show themselves"
-            mend = "name it as a source `openmetrics`, and read none of those"
-            return self._refuse(port, "gathered" if table.gathered else "gateway", f"{words}: {mend}")
+            rule = "it is counted only as a source `openmetrics` that names it, and then none of those may be read"
+            return self._refuse(port, "gathered" if table.gathered else "gateway", f"{words}: {rule}")
         return "page"
 
     def _refuse(self, port: Port, code: str, detail: str) -> Outcome:
