@@ -24,9 +24,7 @@ Options = list[tuple[str, str]]
 @click.option("--since", default="", metavar="TIME", help="RFC 3339, unix seconds, -1h, or all. [default: -24h]")
 @click.option("--until", default="", metavar="TIME", help="As --since. [default: now]")
 @click.option("--by", default=None, metavar="TAGS", help="As in the report that shows it. [default: model,hardware]")
-@click.option(
-    "--boundary", metavar="B", help="As in the report, fleet and facility too. [default: the widest up to server]"
-)
+@click.option("--boundary", metavar="B", help="One of those of the report. [default: the widest up to server]")
 @click.option("--model", metavar="MODEL", help="Of this model.")
 @click.option("--server", metavar="SERVER", help="Of this server.")
 @click.option("--where", multiple=True, metavar="TAG=VALUE", help="Of this value of any tag.")

@@ -91,7 +91,10 @@ def of_sums(sums: Mapping[str, float], row: Mapping[str, Any]) -> Iterator[str]:
             " nothing told how long each kept it busy"
         )
     if (part := share(sums.get("allocation_j"), energy_j) or 0.0) > MOVED:
-        yield f"how engines and models share devices matters: other methods for it would move it by {part:.1%}"
+        yield (
+            "splits that are not measured (shared devices, prompts and answers) matter: other methods and weights would"
+            f" move it by {part:.1%}"
+        )
     if row["unmetered_output_tokens"] or row["unmetered_requests_ok"]:
         requests, tokens = row["unmetered_requests_ok"] or 0, row["unmetered_output_tokens"] or 0
         yield f"{requests:,.0f} requests with {tokens:,.0f} output tokens have no joules beside them, and are left out"

@@ -34,7 +34,8 @@ def doubts(sums: Mapping[str, float], spread: Spread | None) -> list[Doubt]:
         Doubt(
             term="allocation",
             relative=sums.get("allocation_j", 0.0) / energy_j,
-            means="how shared devices are split: half of what other methods and weights would move",
+            means="splits that are not measured (shared devices, prompts and answers): half of what other methods and"
+            " weights would move",
         ),
         Doubt(
             term="edge_bound",

@@ -40,7 +40,12 @@ _RATIOS = {ratio.name: ratio for ratio in RATIOS}
 _MADE = (
     ("output_tokens_per_joule", "joules_per_output_token", "1 / {}", "tokens/J"),
     ("wh_per_1k_requests", "joules_per_request", "{} x 1,000 / 3,600 J/Wh", "Wh/1k requests"),
-    ("kwh_per_million_output_tokens", "joules_per_output_token", "{} x 10^6 / 3.6 x 10^6 J/kWh", "kWh/M output tokens"),
+    (
+        "kwh_per_million_output_tokens",
+        "joules_per_output_token",
+        "{} x 10^6 / (3.6 x 10^6 J/kWh)",
+        "kWh/M output tokens",
+    ),
 )
 _ENERGY = ("active_j", "idle_j")
 _PRICE, _CARBON = "at the price of power of each hour", "at the carbon intensity of each hour"

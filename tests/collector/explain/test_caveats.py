@@ -71,7 +71,7 @@ def test_sums_tell_of_models_methods_and_work_without_joules() -> None:
     (unmetered,) = sentences(unmetered_output_tokens=7.0, unmetered_requests_ok=1.0)
     assert unmetered == "1 requests with 7 output tokens have no joules beside them, and are left out"
     (moved,) = sentences(allocation_j=3.0)
-    assert moved.endswith("other methods for it would move it by 3.0%")
+    assert moved.endswith("other methods and weights would move it by 3.0%")
     (low,) = sentences(paired_s=54.0)
     assert low.startswith("coverage 90.0%")
 
