@@ -49,7 +49,10 @@ class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.price_per_kwh is not None and not self.currency:
             raise ValueError('a price needs a currency: write currency = "EUR"')
         for name in SERIES:
-            check_range(_said(getattr(self, name)), LEAST.get(name, -inf))
+            try:
+                check_range(_said(getattr(self, name)), LEAST.get(name, -inf))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
 
 
 class FleetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

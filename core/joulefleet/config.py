@@ -3,13 +3,17 @@
 import ipaddress
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 T = TypeVar("T")
 _FIELD = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$")
+_NO_CHOICE = re.compile(r"^Invalid enum value (.*)$")
+_STEP = re.compile(r"\.(\w+)|\[")
 
 
 class ConfigError(Exception):
@@ -47,7 +51,33 @@ def typed(table: dict[str, Any], form: type[T], where: str) -> T:
         # An unknown or missing key is told by its name, its table by the path.
         field = _FIELD.search(sentence)
         key = path.rstrip("`") + (f".{field[1]}" if field else "")
+        if (wrong := _NO_CHOICE.search(sentence)) and (choices := _choices(form, key)):
+            sentence = f"{wrong[1]} is not one of {', '.join(choices)}"
         raise ConfigError(where, key.lstrip("."), sentence[:1].lower() + sentence[1:]) from error
+
+
+def _choices(form: type, key: str) -> list[str]:
+    """The values that may stand at this key."""
+    found: list[inspect.Type] = [inspect.type_info(form)]
+    for name in _STEP.findall(key):
+        found = [inner for one in found for inner in _inside(one, name)]
+    literals = [one for several in found for one in _either(several) if isinstance(one, inspect.LiteralType)]
+    return sorted(str(value) for literal in literals for value in literal.values)
+
+
+def _either(one: inspect.Type) -> tuple[inspect.Type, ...]:
+    return one.types if isinstance(one, inspect.UnionType) else (one,)
+
+
+def _inside(several: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """What a struct has in the field of this name; what a list or a dict has, where none is named."""
+    for one in _either(several):
+        if isinstance(one, inspect.StructType):
+            yield from (field.type for field in one.fields if field.encode_name == name)
+        elif isinstance(one, inspect.VarTupleType | inspect.ListType):
+            yield one.item_type
+        elif isinstance(one, inspect.DictType):
+            yield one.value_type
 
 
 def is_loopback(host: str) -> bool:

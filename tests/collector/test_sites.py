@@ -62,9 +62,9 @@ def test_numbers_hours_and_files_become_series() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("pue = 0.99", "0.99 is less than 1"),
+        ("pue = 0.99", "pue: 0.99 is less than 1"),
         ("pue = nan", "nan is no number"),
-        ("carbon_g_per_kwh = -1", "-1 is less than 0"),
+        ("carbon_g_per_kwh = -1", "carbon_g_per_kwh: -1 is less than 0"),
         ('price_per_kwh = -inf\ncurrency = "EUR"', "-inf is no number"),
         ("price_per_kwh = 0.1", "a price needs a currency"),
         ('price_per_kwh = 0.1\ncurrency = "euro"', "currency"),

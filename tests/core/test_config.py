@@ -1,6 +1,7 @@
 """A configuration that cannot be used names the file, the key and what was expected."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -12,11 +13,14 @@ class SourceTable(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     period_s: float = 1.0
     tags: dict[str, int] = {}
+    grade: Literal["counter", "percent"] | None = None
+    colours: dict[str, Literal["red", "blue"]] = {}
 
 
 class Form(msgspec.Struct, forbid_unknown_fields=True):
     server: str = ""
     sources: list[SourceTable] = []
+    phases: tuple[Literal["prefill", "decode"], ...] = ()
 
 
 def written(tmp_path: Path, text: str | bytes) -> Path:
@@ -51,6 +55,9 @@ def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
         ('[[sources]]\nname = "a"\nperiod_s = "1"', "sources[0].period_s", "expected `float`, got `str`"),
         ('[[sources]]\nname = "a"\n[[sources]]\nname = 3', "sources[1].name", "expected `str`, got `int`"),
         ('[sources]\nname = "a"', "sources", "expected `array`, got `object`"),
+        ('[[sources]]\nname = "a"\ngrade = "x"', "sources[0].grade", "'x' is not one of counter, percent"),
+        ('[[sources]]\nname = "a"\ncolours.a = "x"', "sources[0].colours[...]", "'x' is not one of blue, red"),
+        ('phases = ["decode", "x"]', "phases[1]", "'x' is not one of decode, prefill"),
         ('[[sources]]\nname = "a"\n[sources.tags]\nx = "y"', "sources[0].tags[...]", "expected `int`, got `str`"),
     ],
 )
