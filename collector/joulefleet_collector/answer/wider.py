@@ -39,8 +39,9 @@ from joulefleet_collector.store.store import Question, Store, Total
 from joulefleet_collector.warnings import Notice
 
 FLEET, FACILITY = WIDER_BOUNDARIES
-WIDER_TAGS = (*POOL_TAGS, HARDWARE)
-"""Tags that hours of usage need for these boundaries."""
+WIDER_TAGS = (*POOL_TAGS, HARDWARE, "software", "version")
+"""Tags that hours of usage need for these boundaries: how much idle energy goes to what is counted depends on who
+counts, so that engines of one software are told apart from others whatever is asked."""
 
 
 class Wider(NamedTuple):

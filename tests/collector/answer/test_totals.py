@@ -184,6 +184,24 @@ def test_a_facility_is_its_servers_their_pool_and_its_pue_with_what_it_costs(
     assert found.about["pools"]
 
 
+def test_idle_energy_of_a_pool_that_counted_tokens_pay_for_is_the_same_however_engines_are_told_apart(
+    store: EmbeddedStore, start_ns: int, a_window: Callable[..., Window]
+) -> None:
+    """One engine counts tokens, another one of the same model does not; they hold as much, and use 1,000 and 5,000 J."""
+    other = a_window("b", 59, 5_000.0)
+    engine = msgspec.structs.replace(other.engines[0].engine, software="batch")
+    work = (Work(key=WorkKey("llama"), counts=Counts(requests_ok=1)),)
+    read = EngineWindow(engine=engine, work=work, covered_ns=other.step_ns)
+    windows = [msgspec.structs.replace(other, engines=(read,)), a_window("spare", 59, 120.0, engines=())]
+    store.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+
+    def paid_j(*by: str) -> float:
+        asked = question(start_ns, where={"boundary": ("fleet",)}, by=by)
+        return sum(one.fields.get("output_tokens_j", 0.0) for one in usage_totals(store, asked, Rules()).totals)
+
+    assert paid_j() == paid_j("software") == paid_j("server", "tenant") == pytest.approx(901.0 + 120.0 / 2)
+
+
 def test_tenants_of_a_facility_add_up_to_it(store: EmbeddedStore, start_ns: int) -> None:
     site = SiteSeries(pue=Constant(1.25))
     rules = Rules(places=lambda: (Places(sites=Sites({"": site})), ()))
