@@ -31,7 +31,10 @@ NOBODY = ""
 """Tenant of work without a name."""
 OF_GROUP = ("simulated", "group", "model")
 """What engines of one replica group have in common for one model."""
-OF_ENGINE = ("server", "software", "version", "model", "revision", "hardware")
+OF_KIND = ("software", "version", "model", "revision", "hardware")
+"""What tells engines apart that count other things or draw other watts. Tenants are always divided by it: what of a
+tenant's joules is counted, measured or idle would else depend on the tags of the question."""
+OF_ENGINE = ("server", *OF_KIND)
 """What tells engines without a group apart, so that none pays for another's tenants."""
 _OWN = frozenset({TAG, "layer", "boundary"})
 """Tags that do not tell which engine it was."""

@@ -142,9 +142,10 @@ def _added(
 
 
 def _apart(store: Store, asked: UsageQuestion, by: Sequence[str]) -> tuple[str, ...]:
-    """Tags that tell engines apart where these name their tenants: whatever else is asked, each pays for its own."""
-    told = {*by, *asked.where}
-    return tenants.OF_ENGINE if "tenant" in told and tenants.engines_tell(_work(store, asked, (GROUP,))) else ()
+    """Tags by which tenants are divided, whatever else is asked: where engines name them, each pays for its own."""
+    if "tenant" not in {*by, *asked.where}:
+        return ()
+    return tenants.OF_ENGINE if tenants.engines_tell(_work(store, asked, (GROUP,))) else tenants.OF_KIND
 
 
 def _at(asked: UsageQuestion, named: tuple[str, ...]) -> UsageQuestion:

@@ -187,7 +187,7 @@ def test_a_facility_is_its_servers_their_pool_and_its_pue_with_what_it_costs(
 def test_idle_energy_of_a_pool_that_counted_tokens_pay_for_is_the_same_however_engines_are_told_apart(
     store: EmbeddedStore, start_ns: int, a_window: Callable[..., Window]
 ) -> None:
-    """One engine counts tokens, another one of the same model does not; they hold as much, and use 1,000 and 5,000 J."""
+    """One engine counts tokens, another of the same model does not; they hold as much, and use 601 and 5,000 J."""
     other = a_window("b", 59, 5_000.0)
     engine = msgspec.structs.replace(other.engines[0].engine, software="batch")
     work = (Work(key=WorkKey("llama"), counts=Counts(requests_ok=1)),)
@@ -200,6 +200,35 @@ def test_idle_energy_of_a_pool_that_counted_tokens_pay_for_is_the_same_however_e
         return sum(one.fields.get("output_tokens_j", 0.0) for one in usage_totals(store, asked, Rules()).totals)
 
     assert paid_j() == paid_j("software") == paid_j("server", "tenant") == pytest.approx(901.0 + 120.0 / 2)
+
+
+def test_what_counted_requests_cost_a_tenant_is_the_same_however_engines_are_told_apart(
+    tmp_path: Path, start_ns: int, a_window: Callable[..., Window]
+) -> None:
+    """A gateway tells the tenants; one engine behind it counts tokens of both phases, another nothing but output."""
+
+    def told(server: str, joules: float, works: dict[str, Counts], **declared: object) -> Window:
+        window = a_window(server, 0, joules)
+        engine = msgspec.structs.replace(window.engines[0].engine, **declared)
+        work = tuple(Work(key=WorkKey("llama", tenant=name), counts=counts) for name, counts in works.items())
+        read = EngineWindow(engine=engine, work=work, covered_ns=window.step_ns)
+        return msgspec.structs.replace(window, engines=(read,))
+
+    both = Counts(requests_ok=4, prompt_tokens=5_000, cached_tokens=9, output_tokens=107)
+    windows = [
+        told("one", 1_000.0, {"": both}),
+        told("two", 500.0, {"": Counts(output_tokens=300)}, software="batch"),
+        told("gw", 0.0, TENANTS, software="gw", front=True, devices=()),
+    ]
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as opened:
+        opened.write([Accounted(one, one.encode(), account(one, Policy())) for one in windows], 1)
+
+        def paid_j(*by: str) -> float:
+            asked = question(start_ns, since_ns=start_ns, by=("tenant", *by))
+            found = usage_totals(opened, asked, Rules()).totals
+            return sum(one.fields.get("requests_j", 0.0) for one in found if one.tags["tenant"] == "x")
+
+        assert paid_j() == pytest.approx(paid_j("server"), abs=2e-6) != 0
 
 
 def test_tenants_of_a_facility_add_up_to_it(store: EmbeddedStore, start_ns: int) -> None:
