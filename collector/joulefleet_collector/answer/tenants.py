@@ -12,7 +12,8 @@ engines) where it names tenants of this group and model, else the engines themse
   the same for each tenant.
 - What a prompt token costs against an output token is not measured everywhere: the range in which prefill's energy may
   lie goes into `allocation_j` of tenants whose prompts and output are unlike the others'.
-- Where nothing is known of who had the work, all of it is of the tenant without a name.
+- Where nothing is known of who had the work, all of it is of the tenant without a name. An hour in which nothing was
+  read of an engine, and that has no energy for it, is missing from all of its tenants.
 """
 
 from collections.abc import Iterable, Sequence
@@ -52,6 +53,7 @@ class Shares(NamedTuple):
     """Computed prompt tokens; without any, they do not tell."""
     outputs: Sequence[int] = ()
     counts: dict[str, list[int]] = {}  # noqa: RUF012 nobody changes it
+    """Empty where only the names of tenants are known."""
 
 
 def split(usage: Sequence[Total], work: Sequence[Total], policy: Policy) -> list[Total]:
@@ -106,7 +108,8 @@ class _Hours:
             self._fronts.get(_scope(everywhere, OF_GROUP)),
             self._engines.get(_scope(total, self._tags(total))),
         )
-        return next((shares for shares in told if shares and any(shares.tenants)), Shares())
+        used = energy_uj(total.fields, "active_j", "idle_j") > 0
+        return next((one for one in told if one and any(one.tenants) and (one.counts or not used)), Shares())
 
     def _tags(self, total: Total) -> tuple[str, ...]:
         return OF_GROUP if total.tags.get("group") else self._apart
@@ -129,6 +132,8 @@ def _shares_in(totals: Sequence[Total], policy: Policy) -> Shares:
             if name in total.fields:
                 sums[name] = sums.get(name, 0) + round(total.fields[name])
     tenants = tuple(tenant for tenant in sorted(by_tenant) if any(by_tenant[tenant].values()))
+    if not any(by_tenant.values()):
+        return Shares(tuple(sorted(by_tenant)), [1] * len(by_tenant))
     if not tenants:
         return Shares()
     works = [by_tenant[tenant] for tenant in tenants]

@@ -103,6 +103,15 @@ def test_work_without_a_name_is_a_tenant_of_its_own() -> None:
     assert by_tenant([total(HOUR)], told, "idle_j") == {"": 150.0, "a": 50.0}
 
 
+def test_an_hour_in_which_nothing_was_read_is_missing_from_all_tenants() -> None:
+    missed = {"window_s": 3600.0, "paired_s": 0.0, "active_j": 0.0, "idle_j": 0.0}
+    told = [work("a"), work("b")]
+    assert by_tenant([total(missed)], told, "window_s") == {"a": 3600.0, "b": 3600.0}
+    assert by_tenant([total(HOUR)], told, "active_j") == {"": 800.0}
+    idle = [work("a", requests_ok=0), work("b", requests_ok=0)]
+    assert by_tenant([total(missed)], idle, "window_s") == {"": 3600.0}
+
+
 def test_who_had_no_work_gets_nothing_and_no_row() -> None:
     told = [work("a", output_tokens=30), work("b", output_tokens=0), work("c", hour=1, output_tokens=9)]
     assert by_tenant([total(HOUR)], told, "active_j") == {"a": 800.0}
