@@ -22,7 +22,7 @@ from joulefleet_collector.explain.audit import Audit, audit, summed
 from joulefleet_collector.explain.division import Division, division, is_made
 from joulefleet_collector.explain.doubt import doubts, whole
 from joulefleet_collector.explain.figure import Figure, Sums, equation
-from joulefleet_collector.explain.scope import Wanted, hours_of, stored_by_hour, stored_hours, wanted_of
+from joulefleet_collector.explain.scope import Wanted, hours_of, servers_of, stored_by_hour, wanted_of
 from joulefleet_collector.explain.tally import MeterSums, Tally
 from joulefleet_collector.rows import METHODS
 from joulefleet_collector.store.store import STEP_NS, Store, StoreUnavailable
@@ -107,7 +107,7 @@ def _gone_through(
 ) -> tuple[Tally, str]:
     """The windows added up, and why there is none; empty where the store keeps windows."""
     tally = Tally(wanted, policy, lru_cache(MAX_LAYOUTS)(layout_of), listed)
-    servers = sorted({total.tags["server"] for total in stored_hours(store, wanted, time_ns, ("server",))})
+    servers = servers_of(store, wanted, time_ns)
     try:
         # A store that keeps no windows says so at once; one that fails later fails as a whole.
         windows = chain.from_iterable([store.windows(server, *time_ns) for server in servers])

@@ -116,6 +116,15 @@ def stored_hours(store: Store, wanted: Wanted, time_ns: tuple[int, int], by: tup
     ]
 
 
+def servers_of(store: Store, wanted: Wanted, time_ns: tuple[int, int]) -> list[str]:
+    """The servers that any of these sums rests on."""
+    asked = Question(
+        kind="usage", since_ns=time_ns[0], until_ns=time_ns[1], by=("server",), fields=("window_s",), where={}
+    )
+    found = [store.ask(msgspec.structs.replace(asked, where=where)) for where in wanted.questions]
+    return sorted({total.tags["server"] for totals in found for total in totals})
+
+
 def stored_by_hour(store: Store, wanted: Wanted, time_ns: tuple[int, int]) -> ByHour:
     """The same added up, by start of the hour."""
     return _by_hour(stored_hours(store, wanted, time_ns))
