@@ -54,7 +54,14 @@ class Look:
     @property
     def body(self) -> bytes:
         """All that is kept."""
-        return b"".join(self._parts)
+        self._parts = [b"".join(self._parts)]
+        return self._parts[0]
+
+    def hold(self, size: int) -> bool:
+        """Count so many bytes that were made of it, too; False where there is no room for them."""
+        has_room = self._room.take(size)
+        self._size += size * has_room
+        return has_room
 
     def forget(self) -> None:
         """Keep nothing more."""

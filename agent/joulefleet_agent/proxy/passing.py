@@ -20,6 +20,8 @@ from joulefleet_agent.proxy.upstream import Refused, Upstream
 
 ENERGY = "X-Joulefleet-Energy-J"
 NO_ANSWER = (502, 504)
+BODY_S = 120.0
+"""Between two parts of a request's body; who sends nothing for longer holds a connection that others need."""
 PASSED: web.ResponseKey[frozenset[str]] = web.ResponseKey("passed", frozenset)
 """Names of the headers that an answer came with, in lower case."""
 
@@ -86,11 +88,19 @@ class Proxy:
         size = len(first)
         if first:
             yield first
-        async for data in request.content.iter_any():
+        while data := await self._next_of(request):
             size += len(data)
             if size > self._bounds.max_body_bytes:
                 raise Refused(413, "too_large", f"the body has more than {self._bounds.max_body_bytes} bytes")
             yield data
+
+    async def _next_of(self, request: web.Request) -> bytes:
+        """What comes next of its body, empty at its end. Raises Refused where nothing comes for too long."""
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await request.content.readany()
+        except TimeoutError as error:
+            raise Refused(408, "slow", f"nothing came of the body for {BODY_S:g} s") from error
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         """A request that is not counted."""
@@ -142,10 +152,13 @@ class Proxy:
                 if not look.add(data):
                     return await self._upstream.ask(request, headers, self._body(request, look.body + data))
             asked = asked_of(route, look.body)
-        exchange.asked_model = asked.model
-        headers.popall("Content-Length", None)
-        response, exchange.hides = await self._upstream.ask_for_usage(request, headers, asked)
-        return response
+            if not look.hold(len(asked.with_usage)):
+                asked = asked._replace(with_usage=b"")
+            exchange.asked_model = asked.model
+            headers.popall("Content-Length", None)
+            # It is kept until the answer begins, which may take as long as the server thinks.
+            response, exchange.hides = await self._upstream.ask_for_usage(request, headers, asked)
+            return response
 
     async def _unread(self, response: ClientResponse, answer: web.StreamResponse) -> None:
         async for data in response.content.iter_any():

@@ -37,6 +37,9 @@ LOOK_EVERY_S, LOOK_SOON_S = 300.0, 5.0
 IDLE_S = 4.0
 """After which an unused connection to the server is closed: most servers close theirs after 5 s, and a request that
 is sent just then would be lost."""
+IDLE_CLIENT_S = 120.0
+"""After which a client's connection without a whole head of a request is closed: there are only so many of them. Most
+clients close theirs sooner, after 5 to 90 s."""
 MOST_HEADERS = 256
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 """A server that is silent may be thinking; one whose machine is gone is noticed after two minutes."""
@@ -176,6 +179,7 @@ def runner_of(proxy: Proxy, config: ProxyConfig) -> web.AppRunner:
         access_log=None,
         logger=logger,
         max_headers=MOST_HEADERS,
+        keepalive_timeout=IDLE_CLIENT_S,
         shutdown_timeout=config.stop_s,
         **settings,
     )

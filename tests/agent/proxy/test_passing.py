@@ -13,7 +13,7 @@ from yarl import URL
 
 from fixtures.fake_appliance import CACHED, MODEL, PROMPT, FakeAppliance, length_of, raw_server, raw_serving
 from fixtures.front import Front, Start, until
-from joulefleet_agent.proxy import look
+from joulefleet_agent.proxy import look, passing, service
 
 CHAT = "/v1/chat/completions"
 STREAM = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "é"}]}
@@ -291,6 +291,46 @@ async def test_a_body_that_is_too_long(appliance: FakeAppliance, start: Start, p
         async with front.client.post(front.url + path, data=data) as answer:
             assert answer.status == 413, await answer.text()
     assert (await front.counted())[refused("too_large")] == 2
+
+
+@pytest.mark.parametrize("path", [CHAT, "/other"])
+async def test_a_body_of_which_nothing_more_comes(
+    appliance: FakeAppliance, start: Start, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(passing, "BODY_S", 0.05)
+    front = await start(appliance.url)
+    told = await _raw(front, f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{{")
+    assert told.startswith(b"HTTP/1.1 408 ") and (await front.counted())[refused("slow")] == 1
+
+
+@pytest.mark.parametrize("head", ["", "GET / HTTP/1.1\r\nHo"])
+async def test_who_never_ends_a_head_is_sent_away(
+    appliance: FakeAppliance, start: Start, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    monkeypatch.setattr(service, "IDLE_CLIENT_S", 0.05)
+    front = await start(appliance.url)
+    assert await asyncio.wait_for(_raw(front, head), 20) == b""
+
+
+async def test_what_is_read_of_a_request_has_room_until_its_answer_begins(start: Start) -> None:
+    bodies, begins = asyncio.Queue[bytes](), asyncio.Event()
+
+    async def thinking(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await bodies.put(await reader.readexactly(length_of(head)))
+        await begins.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+
+    long = {**STREAM, "messages": ["x" * 900]}
+    async with raw_serving(thinking) as url:
+        front = await start(url, max_looked_bytes=2_500)
+        asking = [asyncio.create_task(front.post(CHAT, long))]
+        assert b"include_usage" in await asyncio.wait_for(bodies.get(), 20)
+        asking.append(asyncio.create_task(front.post(CHAT, long)))
+        assert json.loads(await asyncio.wait_for(bodies.get(), 20)) == long, "there is no room to read it"
+        begins.set()
+        assert await asyncio.gather(*asking) == [b"{}", b"{}"]
+        await front.post(CHAT, long)
+        assert b"include_usage" in await bodies.get(), "there is room again"
 
 
 async def test_a_header_that_is_too_long(appliance: FakeAppliance, start: Start) -> None:
