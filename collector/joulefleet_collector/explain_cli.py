@@ -8,7 +8,15 @@ import click
 
 from joulefleet_collector.explain.asked import MOST_WINDOWS
 from joulefleet_collector.explain.explain_text import explained
-from joulefleet_collector.report_cli import ask, decoded, terminal_width, whom_to_ask, with_token
+from joulefleet_collector.report_cli import (
+    ask,
+    decoded,
+    filters,
+    only_where,
+    terminal_width,
+    whom_to_ask,
+    with_token,
+)
 
 TIMEOUT_S = 300.0
 """An explanation goes through all windows of a figure, after those that were asked for before it."""
@@ -27,7 +35,7 @@ Options = list[tuple[str, str]]
 @click.option("--boundary", metavar="B", help="One of those of the report. [default: the widest up to server]")
 @click.option("--model", metavar="MODEL", help="Of this model.")
 @click.option("--server", metavar="SERVER", help="Of this server.")
-@click.option("--where", multiple=True, metavar="TAG=VALUE", help="Of this value of any tag.")
+@only_where
 @click.option("--windows", type=click.IntRange(0, MOST_WINDOWS), help="So many windows of each sort in full.")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is: everything.")
 def explain(  # noqa: PLR0913, PLR0917 click hands each option over by name
@@ -50,7 +58,7 @@ def explain(  # noqa: PLR0913, PLR0917 click hands each option over by name
     report that it is in: http://collector:8765/v1/usage?since=-1h&model=llama#joules_per_request
     """
     told = [("since", since), ("until", until), ("boundary", boundary), ("model", model), ("server", server)]
-    options = [(name, value) for name, value in told if value] + [_filter(text) for text in where]
+    options = [(name, value) for name, value in told if value] + filters(where)
     options += [("by", by)] if by is not None else []
     if windows is not None:
         options.append(("windows", str(windows)))
@@ -61,13 +69,6 @@ def explain(  # noqa: PLR0913, PLR0917 click hands each option over by name
         options.insert(0, ("figure", what))
     body = ask(url, "/v1/explain", options, token_file, TIMEOUT_S)
     click.echo(body.decode() if as_json else explained(decoded(url, body), terminal_width(), bool(windows)))
-
-
-def _filter(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise click.UsageError(f"--where '{text}' is no filter; write --where hardware=H100")
-    return name, value
 
 
 def read_url(text: str) -> tuple[str, Options]:

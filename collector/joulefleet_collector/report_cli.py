@@ -30,6 +30,7 @@ whom_to_ask = click.option(
 with_token = click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), help="A reader's token, to ask from elsewhere."
 )
+only_where = click.option("--where", multiple=True, metavar="TAG=VALUE", help="Of this value of any tag.")
 
 
 @click.command()
@@ -52,6 +53,7 @@ with_token = click.option(
     metavar="B",
     help="accelerator, compute, server, fleet or facility. [default: the first three]",
 )
+@only_where
 @click.option("--cost", is_flag=True, help="Cost and CO2, at the boundary facility.")
 @click.option("--json", "as_json", is_flag=True, help="The collector's answer as it is.")
 def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
@@ -62,14 +64,27 @@ def report(  # noqa: PLR0913, PLR0917 click hands each option over by name
     by: str,
     step: str,
     boundaries: tuple[str, ...],
+    where: tuple[str, ...],
     cost: bool,
     as_json: bool,
 ) -> None:
     """Joules per request and per token, by model, hardware or any other tag."""
     named = dict.fromkeys((*boundaries, *(("facility",) if cost else ())))
-    options = [("until", until), ("by", by), ("step", step), *(("boundary", name) for name in named)]
+    options = [("until", until), ("by", by), ("step", step), *(("boundary", name) for name in named), *filters(where)]
     body = ask(url, "/v1/usage", [("since", since), *options] if since else options, token_file)
     click.echo(body.decode() if as_json else as_text(decoded(url, body), terminal_width()))
+
+
+def filters(where: Sequence[str]) -> list[tuple[str, str]]:
+    """Tags and the values that they must have, from TAG=VALUE. Raises click's UsageError."""
+    return [_filter(text) for text in where]
+
+
+def _filter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--where '{text}' is no filter; write --where hardware=H100")
+    return name, value
 
 
 def ask(

@@ -40,7 +40,7 @@ def report(answer: Row, width: int | None) -> str:
     parts = [
         f"All energy until {answer['until']}" if everything else f"Energy from {answer['since']} to {answer['until']}"
     ]
-    parts.append(_usage(answer, width) if answer["rows"] else "No engine reported in this time.")
+    parts.append(_usage(answer, width) if answer["rows"] else "No engine of this question reported in this time.")
     tables = (_costs(answer, width), _reasons(answer["rows"]), _ledger(answer, width), _fleet(answer, width))
     parts += filter(None, (*tables, _warnings(answer["warnings"])))
     return "\n\n".join(parts)

@@ -58,7 +58,7 @@ def test_options_travel_as_they_were_said() -> None:
     with answering(200, json.dumps(EMPTY).encode()) as (url, asked):
         options = ["--since", "-1h", "--by", "model,server", "--step", "hour", "--boundary", "server"]
         result = run(url, *options, "--boundary", "compute")
-    assert result.exit_code == 0 and "No engine reported" in result.stdout
+    assert result.exit_code == 0 and "No engine of this question reported" in result.stdout
     path = urlsplit(asked[0])
     assert path.path == "/v1/usage"
     assert sorted(parse_qsl(path.query)) == [
@@ -69,6 +69,22 @@ def test_options_travel_as_they_were_said() -> None:
         ("step", "hour"),
         ("until", "now"),
     ]
+
+
+def test_filters_are_values_of_tags_and_may_be_said_several_times() -> None:
+    with answering(200, json.dumps(EMPTY).encode()) as (url, asked):
+        said = run(url, "--where", "tenant=red", "--where", "tenant=blue", "--where", "rack=", "--where", "a=b=c")
+        wrong = run(url, "--where", "tenant")
+    assert said.exit_code == 0
+    (path,) = asked
+    told = parse_qsl(urlsplit(path).query, keep_blank_values=True)
+    assert [(name, value) for name, value in told if name not in {"by", "step", "until"}] == [
+        ("tenant", "red"),
+        ("tenant", "blue"),
+        ("rack", ""),
+        ("a", "b=c"),
+    ]
+    assert wrong.exit_code == 2 and "write --where hardware=H100" in wrong.output
 
 
 def test_json_is_the_answer_as_it_is() -> None:

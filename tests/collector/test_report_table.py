@@ -112,8 +112,8 @@ def test_phases_have_a_column_of_prompt_tokens() -> None:
 def test_no_rows_is_said_and_the_ledger_stands() -> None:
     empty = {**answer(), "rows": [], "warnings": []}
     text = report(empty, None)
-    assert "No engine reported" in text and "metered" in text
-    assert report({**empty, "ledger": []}, None).splitlines()[-1] == "No engine reported in this time."
+    assert "No engine of this question reported" in text and "metered" in text
+    assert report({**empty, "ledger": []}, None).splitlines()[-1] == "No engine of this question reported in this time."
 
 
 @pytest.mark.parametrize("width", [100, 120, 140, 200])
