@@ -32,7 +32,7 @@ from joulefleet.reading import COUNT_FIELDS
 from joulefleet.sockets import listening
 from joulefleet.units import s_to_ns
 from joulefleet_plugins.interfaces.endpoint import host_and_port
-from joulefleet_plugins.interfaces.exposition import BadPage, Parser
+from joulefleet_plugins.interfaces.exposition import BadPage, Page, Parser
 from joulefleet_plugins.interfaces.glance import REFUSED, STRANGE, Glance, glance
 from joulefleet_plugins.work import openmetrics
 from joulefleet_plugins.work.gateways import PROXY
@@ -61,8 +61,8 @@ LATER = frozenset({0, 408, 425, 429, 500, 502, 503, 504})
 LOOPBACK_6 = "::1"
 TOLD_TWICE_FROM = 1_000
 """Two pages are held against each other, whether they are one engine's, once their counts are so large in sum."""
-FIRST_READS = 4
-"""A balancer before several servers shows another one by then."""
+FIRST_READS = 2
+"""A balancer before several servers, which take turns, shows another one by then."""
 Counted = dict[tuple[WorkKey, str], int]
 """Counts by model, tenant and kind."""
 
@@ -208,7 +208,8 @@ class FoundSource:
         if seen.status != 200:
             return "later" if seen.status in LATER else "never"
         try:
-            table = recognise(Parser().parse(seen.text))
+            page = Parser().parse(seen.text)
+            table = recognise(page)
         except NotRecognised as error:
             if error.code != "unrecognised":
                 return self._refuse(port, error.code, str(error))
@@ -216,10 +217,13 @@ class FoundSource:
             return "later" if path else "never"
         except BadPage:
             return "never"
-        if table.gathered or table is PROXY:
-            words = f"the page is {table.software}'s, which counts what engines behind it may show themselves"
-            rule = "it is counted only as a source `openmetrics` that names it, and then none of those may be read"
-            return self._refuse(port, "gathered" if table.gathered else "gateway", f"{words}: {rule}")
+        passed_on = _is_passed_on(page)
+        if passed_on or table.gathered or table is PROXY:
+            whose = "of one that passes on what it gathers" if passed_on else f"{table.software}'s"
+            words = f"the page is {whose}, which counts what engines behind it may show themselves"
+            mend = "it is counted only as a source `openmetrics` that names it, and then none of those may be read"
+            code = "gathered" if passed_on or table.gathered else "gateway"
+            return self._refuse(port, code, f"{words}: {mend}")
         return "page"
 
     def _refuse(self, port: Port, code: str, detail: str) -> Outcome:
@@ -291,6 +295,11 @@ def _first_page(port: Port) -> FirstPage:
         if seen != REFUSED:
             break
     return FirstPage(seen, "", host)
+
+
+def _is_passed_on(page: Page) -> bool:
+    """Whether its series tell from where they were gathered (by a collector, or one to which they are pushed)."""
+    return any({"job", "instance"} <= one.labels.keys() for samples in page.samples.values() for one in samples)
 
 
 def _counted(page: openmetrics.OpenMetricsSource) -> Counted:

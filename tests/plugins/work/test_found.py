@@ -25,6 +25,9 @@ LITELLM = "# TYPE litellm_input_tokens_metric_total counter\nlitellm_input_token
 RAY = '# TYPE ray_vllm_generation_tokens_total counter\nray_vllm_generation_tokens_total{model_name="M"} 5\n'
 PROXY = "# TYPE joulefleet_proxy_output_tokens_total counter\njoulefleet_proxy_output_tokens_total 5\n"
 BEGAN = "process_start_time_seconds {}\n"
+PASSED_ON = (
+    '# TYPE vllm_prompt_tokens counter\nvllm_prompt_tokens{model_name="M",job="a",instance="127.0.0.1:8000"} 5\n'
+)
 ANY = "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 5\n"
 
 
@@ -274,7 +277,9 @@ def test_an_engine_of_which_nothing_can_be_counted_is_not_declared(
     assert engines(FoundSource(Config(), kernel.root, clock)) == [], "no page of it tells its model"
 
 
-@pytest.mark.parametrize(("page", "code"), [(LITELLM, "gateway"), (RAY, "gathered"), (PROXY, "gateway")])
+@pytest.mark.parametrize(
+    ("page", "code"), [(LITELLM, "gateway"), (RAY, "gathered"), (PROXY, "gateway"), (PASSED_ON, "gathered")]
+)
 def test_pages_that_count_what_others_count_are_told_and_not_read(
     kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]], page: str, code: str
 ) -> None:
