@@ -147,7 +147,7 @@ class FoundSource:
             self._look(ANSWERS_WITHIN_S)
         else:
             self._take_answers(0.0)
-        said = [list(one) for one in self._reading.map(self._read, list(self._found.values()))]
+        said = list(self._reading.map(self._read, list(self._found.values())))
         self._drop_mixed(said)
         self._drop_twins([one for one in said if one])
         # A page tells whose it is; what is declared follows it.
@@ -175,7 +175,11 @@ class FoundSource:
 
     def _take_answers(self, within_s: float) -> None:
         done, _ = wait(self._asked, within_s)
+        began_s = self._now_s()
         for one in sorted(done, key=lambda answer: self._asked[answer].number):
+            if self._now_s() - began_s > PERIOD_S:
+                # Slow pages: the rest has its turn at the next read.
+                break
             port = self._asked.pop(one)
             seen = one.result()
             self._book.note(port, self._judge(port._replace(host=seen.host), seen.glance, seen.path))
@@ -232,8 +236,9 @@ class FoundSource:
         self._refused[port.number] = Failure(subject=subject, code=code, detail=detail)
         return "never"
 
-    def _read(self, found: Found) -> Iterator[Reading]:
-        was, now_s = found.engine.id, self._now_s()
+    def _read(self, found: Found) -> list[Reading]:
+        """In a thread, since another page may take long."""
+        was, now_s, told = found.engine.id, self._now_s(), list[Reading]()
         for reading in found.page.read():
             if isinstance(reading, WorkReading):
                 if reading.engine != was:
@@ -242,9 +247,10 @@ class FoundSource:
                 if found.absent_s is not None:
                     # It had counted nothing then: what its counters show was done since.
                     age_ns = s_to_ns(now_s - found.absent_s)
-                    yield WorkReading(engine=reading.engine, epoch=reading.epoch, age_ns=age_ns)
+                    told.append(WorkReading(engine=reading.engine, epoch=reading.epoch, age_ns=age_ns))
                 found.absent_s, found.read_s = None, now_s
-            yield reading
+            told.append(reading)
+        return told
 
     def _drop_mixed(self, said: list[list[Reading]]) -> None:
         """Leave out ports at which several processes answer, and what they said."""

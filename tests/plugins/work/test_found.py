@@ -425,6 +425,37 @@ def test_a_server_that_takes_ipv6_alone_is_found_at_its_loopback_address(
     assert engines(source) == [f"vllm@[::1]:{port}"] and output(source.read()) == [5]
 
 
+def test_pages_that_take_long_are_waited_for_all_at_once(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    met, waits = threading.Barrier(2), False
+
+    def page(number: int) -> tuple[int, str]:
+        if waits:
+            met.wait(20)
+        return 200, VLLM.format(number)
+
+    serve(lambda: page(1))
+    serve(lambda: page(2))
+    source = FoundSource(Config(), kernel.root, clock)
+    waits = True
+    assert sorted(map(str, output(source.read()))) == ["1", "2"]
+
+
+def test_many_slow_engines_are_taken_up_one_read_after_another(
+    kernel: Kernel, clock: Clock, serve: Callable[[Page], tuple[int, list[str]]]
+) -> None:
+    def slow() -> tuple[int, str]:
+        clock.now_s += PERIOD_S
+        return 200, VLLM.format(1)
+
+    for _ in range(2):
+        serve(slow)
+    source = FoundSource(Config(), kernel.root, clock)
+    assert len(source.declares) == 1
+    assert len(engines(source)) == 2
+
+
 def test_the_sockets_of_this_very_process_are_left_alone(kernel: Kernel, clock: Clock, ends: ExitStack) -> None:
     vllm = ends.enter_context(FakeVllm())
     kernel.listen(port_of(vllm), "4711")
