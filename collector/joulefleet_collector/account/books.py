@@ -5,6 +5,7 @@ from functools import cached_property
 import msgspec
 
 from joulefleet.window import MeterWindow
+from joulefleet_collector.account.busy import busy_weights
 from joulefleet_collector.account.cover import Cover
 from joulefleet_collector.account.pair import pair
 from joulefleet_collector.account.residence import Residence, Seat
@@ -147,7 +148,7 @@ def _ways(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
     knows = seat.engines and not seat.is_sole and _all_covered(seat, scene)
     activity, by_work = (
         _activity(device, seat, scene) if knows else {},
-        _by_slots(_by_work(seat, scene), device, seat, scene),
+        _with_watts(_by_work(seat, scene), device, seat, scene),
     )
     # Where one engine alone is known, what processes of nobody did is not its own.
     return activity if activity and (len(seat.engines) == 1 or "equal" in by_work) else activity | by_work
@@ -164,6 +165,20 @@ def _activity(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
         return {}
     claims["unattributed", None] = sum(told_ns.values()) - sum(claims.values())
     return {"activity": claims}
+
+
+def _with_watts(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
+    """With busy time weighed with the watts of every model (of one in its slice, too), else with slots."""
+    if not scene.policy.busy_watts or "busy" not in ways:
+        return _by_slots(ways, device, seat, scene)
+    drawn = busy_weights(
+        [work for engine in seat.engines for work in scene.works[engine]], device.meter.hw_model, scene.policy
+    )
+    if drawn is None:
+        return _by_slots(ways, device, seat, scene)
+    one_by_one = iter(drawn)
+    busy: Claims = {("active", engine): sum(next(one_by_one) for _ in scene.works[engine]) for engine in seat.engines}
+    return ways | {"busy": busy}
 
 
 def _by_slots(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:

@@ -6,7 +6,25 @@ import msgspec
 
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Weight = Annotated[int, msgspec.Meta(ge=1)]
+Watts = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
 Idle = Literal["by_reservation", "by_use", "separate"]
+
+
+class BusyWatts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a device draws above idle while it computes for one model."""
+
+    hardware: str
+    """Its `hw_model`, as in the tag `hardware`."""
+    model: str
+    prefill_w: Watts
+    """While it reads prompts."""
+    decode_w: Watts
+    """While it computes anything else."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where nothing is drawn at all."""
+        if not self.prefill_w and not self.decode_w:
+            raise ValueError(f"busy_watts of {self.model!r} on {self.hardware!r}: prefill_w and decode_w are both 0")
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,7 +48,17 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     phase_weights: dict[str, tuple[Weight, Weight]] = {}
     """Energy of a computed prompt token and of an output token by model, where it is known (as fitted to its windows):
     used in place of the two weights above to tell prefill from decode."""
+    busy_watts: tuple[BusyWatts, ...] = ()
+    """Watts by hardware and model, as `joulefleet store fit-watts` finds them: busy time is weighed with them where
+    every model that shares is named; by busy time alone all models are taken to draw the same."""
     idle_learnt_error: Part = 0.05
     """Relative standard uncertainty of learnt idle power: the gain of an onboard sensor."""
     idle_catalogue_error: Part = 0.25
     """The same for idle power from a catalogue: boards of one model differ by a quarter in firmware and cooling."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where one model on one hardware has watts twice."""
+        named = [(each.hardware, each.model) for each in self.busy_watts]
+        if len(set(named)) < len(named):
+            twice = [pair for pair in named if named.count(pair) > 1]
+            raise ValueError(f"busy_watts names {twice[0][1]!r} on {twice[0][0]!r} more than once; leave one of them")

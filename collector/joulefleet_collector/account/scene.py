@@ -8,6 +8,7 @@ import msgspec
 
 from joulefleet.describe import Engine, Meter
 from joulefleet.window import EngineWindow, MeterWindow, Window
+from joulefleet_collector.account.busy import busy_weights, hardware_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.share import share_out
 from joulefleet_collector.account.work import ModelWork, Ways, by_model, model_ways, own_work
@@ -74,8 +75,17 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def model_ways(self) -> tuple[Ways, ...]:
-        """`work.model_ways` of each engine."""
-        return tuple(model_ways(works, self.policy) for works in self.works)
+        """`work.model_ways` of each engine, busy time weighed with watts where they are known."""
+        return tuple(
+            self._with_watts(model_ways(works, self.policy), engine, works)
+            for engine, works in zip(self.served, self.works, strict=True)
+        )
+
+    def _with_watts(self, ways: Ways, engine: Engine, works: list[ModelWork]) -> Ways:
+        if not self.policy.busy_watts or "busy" not in ways:
+            return ways
+        watts = busy_weights(works, hardware_of(engine, self.declared), self.policy)
+        return ways if watts is None else ways | {"busy": watts}
 
     def chosen(self, ways: dict[str, Found]) -> tuple[str, Found]:
         """One of these ways and its method: the preferred one, else the first."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from joulefleet_collector.account.account import account
-from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.policy import BusyWatts, Policy
 from joulefleet_collector.rows import FRONT, KINDS, SERVER_TAGS, WINDOW_TAGS
 
 DEFAULT = Policy()
@@ -16,6 +16,12 @@ POLICIES = (
     Policy(pair_threshold=0.0),
     Policy(pair_threshold=1.0, decode_weight=3, idle_learnt_error=0.5, model_weights={"a": 7, "b": 70}),
     Policy(idle="by_use"),
+    Policy(
+        busy_watts=tuple(
+            BusyWatts(hardware="", model=model, prefill_w=watts, decode_w=3 * watts)
+            for model, watts in {"": 50.0, "a": 80.0, "b": 900.0}.items()
+        )
+    ),
     Policy(idle="separate", pair_threshold=0.5),
 )
 

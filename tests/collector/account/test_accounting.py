@@ -15,7 +15,7 @@ from joulefleet_collector.account import accounting as module
 from joulefleet_collector.account.account import account
 from joulefleet_collector.account.accounting import Accounting
 from joulefleet_collector.account.numbers import told
-from joulefleet_collector.account.policy import Policy
+from joulefleet_collector.account.policy import BusyWatts, Policy
 from joulefleet_collector.account.skim import Skimmed, digest, skim
 from joulefleet_collector.rows import Row
 from joulefleet_collector.sheet import SheetRows
@@ -27,6 +27,12 @@ POLICIES = (
     Policy(prefill_weight=3, decode_weight_range=(1, 99), model_weights={"m": 8, "n": 70}),
     Policy(phase_weights={"m": (3, 50)}),
     Policy(idle="by_use"),
+    Policy(
+        busy_watts=tuple(
+            BusyWatts(hardware="", model=model, prefill_w=watts, decode_w=3 * watts)
+            for model, watts in {"": 50.0, "m": 80.0, "n": 900.0}.items()
+        )
+    ),
     Policy(idle="separate"),
 )
 WHOLE_NUMBERS = {"requests_ok", "output_tokens", "total_tokens", "residual_uj", "restarts", "running_delta", "windows"}
