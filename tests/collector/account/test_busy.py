@@ -83,7 +83,7 @@ def test_slices_are_weighed_by_watts_or_by_slots_never_by_both(build: SimpleName
     slices = (Slice("big", 4), Slice("little", 2))
     board = build.meter("gpu", 600, idle_w=0.0, hw_model="H100", slices=slices, slots=7)
     works = [build.work("small", busy_ns=s_to_ns(4)), build.work("large", busy_ns=s_to_ns(4), prefill_busy_ns=0)]
-    engines = [build.engine(f"e{k}", [place], [work]) for k, (place, work) in enumerate(zip(("big", "little"), works))]  # noqa: B905 two and two
+    engines = [build.engine(place, [place], [work]) for place, work in zip(("big", "little"), works, strict=True)]
     window = build.window([board], engines)
     assert build.find(account(window, KNOWN), "usage", model="small")["active_j"] == 150.0
     elsewhere = Policy(busy_watts=(msgspec.structs.replace(LARGE, hardware="A100"),))
