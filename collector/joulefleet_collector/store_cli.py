@@ -1,4 +1,4 @@
-"""The commands that look after the collector's store: what is in it, copies, space, sums anew, tables for others."""
+"""The commands that look after the collector's store: contents, copies, space, sums anew, fitted watts, tables."""
 
 import json
 import time
@@ -12,6 +12,8 @@ import click
 
 from joulefleet.grid import rfc3339
 from joulefleet.units import bytes_to_mb
+from joulefleet_collector.account.drawing import Drawing
+from joulefleet_collector.account.fit import Fit
 from joulefleet_collector.api import times
 from joulefleet_collector.cli import config_option, data_dir_option, or_exit
 from joulefleet_collector.config import CollectorConfig, configure
@@ -23,8 +25,11 @@ from joulefleet_collector.store.export import Format, export
 from joulefleet_collector.store.info import Info, Span, inspect
 from joulefleet_collector.store.listing import Grain, Wanted
 from joulefleet_collector.store.store import STEP_NS
+from joulefleet_collector.watts import watts_json, watts_text, with_watts
 
 json_option = click.option("--json", "json_", is_flag=True, help="Print the outcome as JSON.")
+TELL_EVERY = 10_000
+"""Windows between two words of progress."""
 new_file = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -91,6 +96,25 @@ def recount(data_dir: str | None, config_file: Path | None, json_: bool) -> None
     _tell(json_, {"windows": windows, "data_dir": str(config.data_dir), "days_left": left}, said)
 
 
+@store.command("fit-watts")
+@click.option("--since", default="all", show_default=True, metavar="TIME", help="RFC 3339, unix seconds, -1h, or all.")
+@click.option("--until", default="now", show_default=True, metavar="TIME", help="As --since.")
+@data_dir_option
+@config_option
+@json_option
+def fit_watts(since: str, until: str, data_dir: str | None, config_file: Path | None, json_: bool) -> None:
+    """Find the watts of each model and phase in the kept windows, for the policy.
+
+    Busy seconds of unlike models and phases are then worth what they drew. Fits that windows do not bear are refused.
+    """
+    config = _configured(config_file, data_dir)
+    span = or_exit(lambda: times({"since": since, "until": until}, time.time_ns(), STEP_NS["minute"]))
+    fits = or_exit(lambda: _fit_watts(config, span))
+    policy = with_watts(config.policy, fits)
+    asked = {"since": rfc3339(span[0]), "until": rfc3339(span[1])}
+    _tell(json_, {**asked, **watts_json(fits, policy)}, watts_text(fits, policy))
+
+
 @store.command("export")
 @click.option("--format", "form", type=click.Choice(get_args(Format)), default="csv", show_default=True)
 @click.option("--kind", type=click.Choice(sorted(KINDS)), default="usage", show_default=True, help="Which rows.")
@@ -153,6 +177,17 @@ def _recount(config: CollectorConfig) -> tuple[int, list[int]]:
     with closing(open_store(config)) as opened:
         opened.recount(under(config.policy), progress)
         return counted, opened.settled_days()
+
+
+def _fit_watts(config: CollectorConfig, span: tuple[int, int]) -> list[Fit]:
+    drawing, done = Drawing(config.policy), 0
+    with closing(open_store(config)) as opened:
+        for window in opened.windows(None, *span):
+            drawing.add(window)
+            done += 1
+            if done % TELL_EVERY == 0:
+                click.echo(f"{done} windows", err=True)
+    return drawing.fits()
 
 
 def _export(config: CollectorConfig, wanted: Wanted, form: Format, file: Path) -> int:

@@ -10,7 +10,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from joulefleet.window import Window
+from joulefleet.describe import Engine, Meter, Reservation
+from joulefleet.reading import Counts, WorkKey
+from joulefleet.units import j_to_uj, s_to_ns, w_to_mw
+from joulefleet.window import EngineWindow, MeterWindow, Window, Work
 from joulefleet_collector.rows import Row
 from joulefleet_collector.store import schema
 from joulefleet_collector.store.embedded import FILE_NAME, EmbeddedStore
@@ -125,6 +128,50 @@ def test_recount_says_which_days_it_leaves(data: Path) -> None:
     told = json.loads(run("recount", "--data-dir", data, "--json").stdout)
     assert (told["windows"], told["data_dir"], len(told["days_left"])) == (8, str(data), 12)
     assert joules(data) == 12_000.0
+
+
+def board_of(window: Window, place: int) -> Window:
+    """A board that two models share, at 400 and 200 W above idle."""
+    seconds = {"a": 10 + place % 7, "b": 5 + place % 11}
+    joules = 60 * 50 + 400 * seconds["a"] + 200 * seconds["b"]
+    meter = Meter(id="gpu", kind="accelerator", grade="counter", sensor_class="onboard", hw_model="H100")
+    told = {"energy_uj": j_to_uj(joules), "covered_ns": window.step_ns, "idle_mw": w_to_mw(50), "idle_learnt": True}
+    engines = [
+        EngineWindow(
+            engine=Engine(id=model, software="x", devices=(Reservation("gpu", 500_000),)),
+            covered_ns=window.step_ns,
+            work=(Work(key=WorkKey(model), counts=Counts(busy_ns=s_to_ns(busy_s), prefill_busy_ns=0)),),
+        )
+        for model, busy_s in seconds.items()
+    ]
+    return msgspec.structs.replace(window, meters=(MeterWindow(meter=meter, **told),), engines=tuple(engines))
+
+
+def test_fitted_watts_go_into_the_config_and_a_recount_charges_by_them(
+    tmp_path: Path, a_window: Callable[..., Window], account: Callable[[Window], list[Row]]
+) -> None:
+    config, head = tmp_path / "c.toml", f'[store]\ndata_dir = "{tmp_path / "data"}"\n'
+    config.write_text(head)
+    windows = [board_of(a_window(minute=minute), minute) for minute in range(240)]
+    with closing(EmbeddedStore(tmp_path / "data", lambda: "e")) as opened:
+        opened.write([Accounted(each, each.encode(), account(each)) for each in windows], windows[-1].end_ns)
+    told = json.loads(run("fit-watts", "--config", config, "--json").stdout)
+    assert [(each["windows"], each["refused"]) for each in told["fits"]] == [(240, "")]
+    assert [each["decode_w"] for each in told["policy"]["busy_watts"]] == pytest.approx([400, 200], abs=0.01)
+    text = run("fit-watts", "--config", config).stdout
+    config.write_text(head + text[text.rindex("[policy]\n") : text.rindex("]\n") + 2])
+    assert run("recount", "--config", config).exit_code == 0
+    with closing(EmbeddedStore(tmp_path / "data", lambda: "x")) as opened:
+        totals = opened.ask(Question(kind="usage", by=("model",), fields=("active_j",), **EVER))
+    expected_j = {"a": 400 * sum(10 + m % 7 for m in range(240)), "b": 200 * sum(5 + m % 11 for m in range(240))}
+    assert {t.tags["model"]: t.fields["active_j"] for t in totals} == pytest.approx(expected_j, rel=1e-5)
+
+
+def test_too_few_windows_are_said_and_a_time_without_any_too(data: Path) -> None:
+    result = run("fit-watts", "--data-dir", data)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("No watts to fit")
+    assert "Error" in run("fit-watts", "--since", "yesterday", "--data-dir", data).stderr
 
 
 def test_export_writes_the_sums_of_a_time(data: Path, tmp_path: Path) -> None:

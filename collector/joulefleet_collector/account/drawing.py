@@ -69,13 +69,7 @@ def samples(window: Window, policy: Policy, layout: Callable[[Declared], Layout]
 def _sample(device: MeterWindow, seat: Seat, scene: Scene) -> Iterator[Sample]:
     engines = [scene.engines[engine] for engine in seat.engines]
     well = device.meter.hw_model and device.idle_learnt and not device.states and scene.is_covered(device)
-    good = well and all(scene.is_covered(each) and not each.restarts for each in engines)
-    if (
-        not engines
-        or not good
-        or not all(scene.is_covered(thing) for thing in (device, *engines))
-        or any(e.restarts for e in engines)
-    ):
+    if not engines or not well or not all(scene.is_covered(each) and not each.restarts for each in engines):
         return
     works = [work for engine in seat.engines for work in scene.works[engine]]
     if all(work.model and work.counts.busy_ns is not None for work in works):
