@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from joulefleet_collector.agents import newest
 from joulefleet_collector.answer.groups import LEFT_OUT_J
+from joulefleet_collector.report_table import energy
 from joulefleet_collector.rows import WIDER_BOUNDARIES, Row
 from joulefleet_collector.store.overlap import Gap
 from joulefleet_collector.store.store import Overlap, Total
@@ -232,7 +233,7 @@ def _left_out(usage: Sequence[Total]) -> list[Notice]:
             "code": "group_incomplete",
             **_named(key),
             LEFT_OUT_J: joules,
-            "message": f"boundary {key[0]}: {_rounded(joules)} J of replica groups are left out, of hours in which"
+            "message": f"boundary {key[0]}: {energy(joules)} of replica groups are left out, of hours in which"
             " one of their members was not covered; a report by group, step hour, tells which",
         }
         for key, joules in by_boundary.items()
@@ -242,7 +243,7 @@ def _left_out(usage: Sequence[Total]) -> list[Notice]:
 
 def _apart(joules: float, requests: float, tokens: float, unpaired_s: float) -> str:
     """What has no counterpart, in words; nothing of what is not there."""
-    without_work = [f"{_rounded(joules)} J have no work beside them"] if joules else []
+    without_work = [f"{energy(joules)} have no work beside them"] if joules else []
     work = f"{requests:,.0f} requests with {tokens:,.0f} output tokens have no energy"
     since = f", since in {_rounded(unpaired_s)} s a meter or an engine was not covered" if unpaired_s else ""
     return " and ".join([*without_work, *([work] if requests or tokens else [])]) + since
@@ -308,7 +309,7 @@ def _catalogue(usage: Sequence[Total]) -> list[Notice]:
                     "code": "idle_from_catalogue",
                     **_named(key),
                     "idle_default_j": joules,
-                    "message": f"boundary {key[0]}: {_rounded(joules)} J of idle energy rest on a catalogue's idle"
+                    "message": f"boundary {key[0]}: {energy(joules)} of idle energy rest on a catalogue's idle"
                     " power, until the agent has learnt it from idle minutes",
                 }
             )

@@ -28,7 +28,7 @@ def test_joules_of_groups_that_lack_a_member_are_told_by_boundary() -> None:
     left_out = [usage("server", start=hour, left_out_j=2e6) for hour in (0, 1)]
     (one,) = told(*left_out, usage("server", left_out_j=0.0), usage("accelerator"))
     assert (one["code"], one["boundary"], one["left_out_j"]) == ("group_incomplete", "server", 4e6)
-    assert "4,000,000 J of replica groups are left out" in str(one["message"])
+    assert "1.111 kWh of replica groups are left out" in str(one["message"])
 
 
 def test_two_accounts_of_one_time_name_the_server_and_the_time() -> None:
@@ -90,7 +90,7 @@ def test_unmatched_is_told_once_a_boundary_and_simulated_apart() -> None:
 
 def test_a_sentence_names_only_what_there_is_in_numbers_that_can_be_read() -> None:
     (one,) = told(ledger=(ledger("server", unmatched_j=33_625.13),))
-    assert one["message"] == "boundary server: 33,625 J have no work beside them; no figure contains them"
+    assert one["message"] == "boundary server: 9.34 Wh have no work beside them; no figure contains them"
     (one,) = told(
         usage("server", window_s=60.0, paired_s=40.0, unmetered_requests_ok=1584.0, unmetered_output_tokens=9.0)
     )
@@ -99,7 +99,7 @@ def test_a_sentence_names_only_what_there_is_in_numbers_that_can_be_read() -> No
         " not covered; no figure contains them"
     )
     (one,) = told(usage("server", idle_default_j=1.37421e7))
-    assert "13,742,100 J of idle" in str(one["message"])
+    assert "3.817 kWh of idle" in str(one["message"])
 
 
 def test_restarts_are_told_once_and_not_once_a_boundary() -> None:

@@ -4,9 +4,11 @@ Servers that are not in them, silent ones, idle pools, gaps in series.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from joulefleet_collector.answer.pools import NAMED, Attendance, Table
 from joulefleet_collector.answer.rates import Sites
+from joulefleet_collector.report_table import energy
 from joulefleet_collector.store.store import Total
 from joulefleet_collector.usage import OK_COVERAGE
 from joulefleet_collector.warnings import Notice
@@ -48,13 +50,13 @@ def of_pools(table: Table) -> list[Notice]:
     return [_unpaid(pool) for pool in table if pool["unshared_j"]]
 
 
-def _unpaid(pool: dict[str, object]) -> Notice:
+def _unpaid(pool: dict[str, Any]) -> Notice:
     place = f"pool '{pool['pool']}'" + (f" at '{pool['site']}'" if pool["site"] else "")
     return {
         "code": "pool_without_engines",
         **{name: pool[name] for name in ("pool", "site", "simulated", "unshared_j")},
-        "message": f"{place}: {pool['unshared_j']:,.0f} J that nobody holds are of hours in which no engine is known to"
-        " hold a device there; no figure contains them. Windows of an earlier version tell it after"
+        "message": f"{place}: {energy(pool['unshared_j'])} that nobody holds are of hours in which no engine is known"
+        " to hold a device there; no figure contains them. Windows of an earlier version tell it after"
         " 'joulefleet store recount'",
     }
 

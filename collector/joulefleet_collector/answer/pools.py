@@ -1,7 +1,7 @@
 """What an answer at `fleet` tells of its pools: how much of each reported, what nobody paid for, what is left out."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from joulefleet.grid import floor_to
 from joulefleet.units import uj_to_j
@@ -9,11 +9,12 @@ from joulefleet_collector.answer.fleet import Pools, has_engine
 from joulefleet_collector.answer.hours import JOINT
 from joulefleet_collector.answer.inventory import Presence, Stay, presence
 from joulefleet_collector.answer.overhead import Overhead
+from joulefleet_collector.report_table import energy
 from joulefleet_collector.store.store import STEP_NS, Step, Total
 
 NAMED = 30
 """So many silent servers are named in JSON."""
-Table = list[dict[str, object]]
+Table = list[dict[str, Any]]
 
 
 class Span(NamedTuple):
@@ -137,5 +138,5 @@ def leaves_out(overheads: Sequence[Overhead], has_inventory: bool, pools: Pools)
         ("energy of windows that do not pair", "unmatched_uj"),
     ):
         if joules := uj_to_j(sum(getattr(pool, field) for pool in pools.values())):
-            out.append(f"{what}: {joules:,.0f} J")
+            out.append(f"{what}: {energy(joules)}")
     return out
