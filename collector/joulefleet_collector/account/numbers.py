@@ -107,7 +107,7 @@ def _keep_own(plan: Plan, columns: dict[str, Floats]) -> None:
     """As `work.own_work`, of all works side by side."""
     for place, model in enumerate(plan.work_models):
         for name in OF_OTHERS.get(plan.phases[plan.model_engines[model]], ()):
-            columns[name][:, place] = np.nan
+            columns[name][:, place] *= 0.0
 
 
 def _works(plan: Plan) -> list[int]:

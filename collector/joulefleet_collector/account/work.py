@@ -42,19 +42,20 @@ def by_model(engine: EngineWindow) -> list[ModelWork]:
 
 def own_work(read: EngineWindow) -> EngineWindow:
     """An engine with the counts of its phase: where prefill and decode are apart both count the same requests, so that
-    prompts are told by the one and all else by the other."""
+    prompts are told by the one and all else by the other. What the other one tells is 0: the joules of both pay for it.
+    """
     others = OF_OTHERS.get(read.engine.phase)
     if others is None:
         return read
     work = [
-        msgspec.structs.replace(each, **{name: _without(others, getattr(each, name)) for name in ("counts", "late")})
+        msgspec.structs.replace(each, counts=_zeroed(each.counts, others), late=_zeroed(each.late, others))
         for each in read.work
     ]
     return msgspec.structs.replace(read, work=tuple(work))
 
 
-def _without(names: Iterable[str], counts: Counts) -> Counts:
-    return msgspec.structs.replace(counts, **dict.fromkeys(names))
+def _zeroed(counts: Counts, names: Iterable[str]) -> Counts:
+    return msgspec.structs.replace(counts, **{name: 0 for name in names if getattr(counts, name) is not None})
 
 
 def known_sum(counts: Iterable[int | None]) -> int | None:

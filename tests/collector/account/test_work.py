@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from joulefleet.reading import Counts
+from joulefleet.window import EngineWindow
+from joulefleet_collector.account.account import account
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.work import (
     ModelWork,
@@ -42,8 +44,10 @@ def test_where_prefill_and_decode_are_apart_each_tells_its_own_counts_alone(buil
         return work.counts, work.late
 
     assert told("") == (Counts(**counts), Counts(output_tokens=2, prompt_tokens=1))
-    assert told("prefill") == (Counts(prompt_tokens=40, cached_tokens=5, busy_ns=9), Counts(prompt_tokens=1))
-    assert told("decode") == (Counts(requests_ok=3, output_tokens=7, busy_ns=9), Counts(output_tokens=2))
+    none = {"requests_ok": 0, "output_tokens": 0}
+    assert told("prefill") == (Counts(**counts | none), Counts(output_tokens=0, prompt_tokens=1))
+    none = {"prompt_tokens": 0, "cached_tokens": 0}
+    assert told("decode") == (Counts(**counts | none), Counts(output_tokens=2, prompt_tokens=0))
 
 
 def test_work_is_summed_over_tenants_and_sorted_by_model(build: SimpleNamespace) -> None:
@@ -147,3 +151,18 @@ def test_engines_that_cannot_be_compared_share_equally_if_they_did_something(bui
 
 def test_there_is_no_way_where_nothing_happened(build: SimpleNamespace) -> None:
     assert engine_ways(pair_of(build, {"output_tokens": 0}, {"output_tokens": 0}), DEFAULT) == {}
+
+
+def test_joules_of_both_phases_on_one_server_pay_for_each_request_once(build: SimpleNamespace) -> None:
+    def side(name: str, board: str, phase: str, **counts: int) -> EngineWindow:
+        engine: EngineWindow = build.engine(name, [board], [build.work(**counts)])
+        return msgspec.structs.replace(engine, engine=msgspec.structs.replace(engine.engine, phase=phase, group="pd"))
+
+    prefill = side("p", "gpu0", "prefill", requests_ok=10, prompt_tokens=1000, cached_tokens=100, output_tokens=10)
+    decode = side("d", "gpu1", "decode", requests_ok=9, prompt_tokens=990, cached_tokens=0, output_tokens=500)
+    window = build.window([build.meter("gpu0", 1_000), build.meter("gpu1", 3_000)], [prefill, decode])
+    row = build.find(account(window, DEFAULT), "usage", boundary="accelerator")
+    assert (row["requests_ok"], row["prompt_tokens"], row["cached_tokens"], row["output_tokens"]) == (9, 1000, 100, 500)
+    assert row["total_tokens"] == 1400
+    assert [row[name] for name in ("requests_j", "output_tokens_j", "total_tokens_j")] == [4_000.0] * 3
+    assert row["prefill_active_j"] + row["prefill_idle_j"] == 1_000.0
