@@ -21,10 +21,13 @@ COMPUTED_J = "computed_tokens_j"
 
 _OF_REQUESTS = frozenset((*OF_TIME, "requests_ok", "requests_failed", "requests_aborted", "running_s", "running_delta"))
 """What is whole in every phase: time, and requests, finished or in flight."""
+_LEFT_OUT = "left_out"
+"""Energy of a replica group that is in no figure, of no phase either: each misses it."""
 _OF_PHASE = {"prompt_tokens": PREFILL, "cached_tokens": PREFILL, "output_tokens": DECODE}
 """What one phase alone has, and the numerators that belong to it."""
 _OF_NONE = frozenset({"total_tokens"})
 """What is of two phases at once, so that no figure of one of them can be made with it."""
+_ALL_OF_NONE = (0, 0, 1)
 
 Fields = dict[str, float]
 
@@ -32,10 +35,18 @@ Fields = dict[str, float]
 def split(usage: Iterable[Total]) -> list[Total]:
     """Sums of single hours divided into phases, which stand in the tag `phase`.
 
-    A total of which no energy has a phase stays as it is, under the empty name. Energy adds up to the undivided total
-    to the microjoule. To `allocation_j` of prefill and decode comes half the range in which that split may lie.
+    A total of which no energy has a phase stays as it is, under the empty name; but one without any energy is missing
+    in the phases that the same work has in other hours, so that their coverage is no better than that of the whole.
+    Energy adds up to the undivided total to the microjoule. To `allocation_j` of prefill and decode comes half the
+    range in which that split may lie.
     """
-    return [part for total in usage for part in _divided(total)]
+    hours = [(total, _Shares(total.fields)) for total in usage]
+    with_phases = {_work(total) for total, shares in hours if any(shares.of_phases)}
+    return [part for total, shares in hours for part in _divided(total, shares, _work(total) in with_phases)]
+
+
+def _work(total: Total) -> tuple[tuple[str, str], ...]:
+    return tuple(total.tags.items())
 
 
 def worth_telling(usage: Sequence[Total]) -> list[Total]:
@@ -50,12 +61,12 @@ def _key(total: Total) -> tuple[int | None, tuple[str, ...]]:
 
 def _has_something(fields: Mapping[str, float]) -> bool:
     """Energy, or tokens of any kind: requests stand in every phase."""
-    return any(value for name, value in fields.items() if name.endswith(("_j", "_tokens")))
+    told = (name for name, value in fields.items() if value and name.endswith(("_j", "_tokens")))
+    return any(name.removesuffix("_j") != _LEFT_OUT for name in told)
 
 
-def _divided(total: Total) -> list[Total]:
-    shares = _Shares(total.fields)
-    if not any(shares.whole[:2]):
+def _divided(total: Total, shares: "_Shares", has_phases: bool) -> list[Total]:
+    if not any(shares.of_phases) and (any(shares.whole) or not has_phases):
         return [Total(total.start_ns, {**total.tags, TAG: NONE}, total.fields)]
     divided: dict[str, Fields] = {phase: {} for phase in PHASES}
     for name, value in total.fields.items():
@@ -71,7 +82,7 @@ def _divided(total: Total) -> list[Total]:
 def _belongs(name: str) -> tuple[tuple[str, ...], bool]:
     """Which phases have a field, and whether they have all of it."""
     about = name.removeprefix("unmetered_").removeprefix("late_").removesuffix("_j").removesuffix("_active")
-    if about in _OF_REQUESTS or name == "restarts":
+    if about in _OF_REQUESTS or about == _LEFT_OUT or name == "restarts":
         return PHASES, True
     if about in _OF_NONE or name.startswith((PREFILL, DECODE)):
         return (), True
@@ -91,13 +102,19 @@ class _Shares:
         self.idle = _by_phase_uj(fields, "idle_j")
         self.whole = [active + idle for active, idle in zip(self.active, self.idle, strict=True)]
 
+    @property
+    def of_phases(self) -> list[int]:
+        """What prefill and decode have."""
+        return self.whole[:2]
+
     def of(self, name: str, value: float, having: Sequence[str]) -> Fields:
         """A field by phase, for those that have it."""
         weights = self.active if name.endswith("active_j") else self.idle if name.startswith("idle_") else self.whole
         if len(having) == 1:
             # Only what counts its tokens has energy in a phase: of a numerator it is the phase's, not a proportion.
             return {having[0]: uj_to_j(min(j_to_uj(value), weights[PHASES.index(having[0])]))}
-        return dict(zip(PHASES, parts(name, value, weights if any(weights) else self.whole), strict=True))
+        ways = (weights, self.whole, _ALL_OF_NONE)
+        return dict(zip(PHASES, parts(name, value, next(way for way in ways if any(way))), strict=True))
 
 
 def _by_phase_uj(fields: Mapping[str, float], bucket: str) -> list[int]:

@@ -116,6 +116,23 @@ def test_what_has_no_phase_stays_whole() -> None:
         assert by_phase(fields) == {"": fields}
 
 
+def test_an_hour_in_which_nothing_pairs_lowers_the_coverage_of_the_phases() -> None:
+    missing = {"window_s": 3600.0, "paired_s": 0.0, "left_out_j": 70.0, "unmetered_output_tokens": 9.0}
+    idle = {"window_s": 3600.0, "paired_s": 3600.0, "idle_j": 5.0, "active_j": 0.0}
+    hours = [total(fields, hour) for hour, fields in enumerate((HOUR, missing, idle))]
+    rows = {one.tags["phase"]: one.fields for one in added_up(split(hours), ("phase",), "none")}
+    assert (rows["prefill"]["window_s"], rows["prefill"]["paired_s"]) == (7200.0, 3600.0)
+    assert usage_figures(Total(None, {"phase": "decode"}, rows["decode"]))["status"] == "refused"
+    assert rows["decode"]["unmetered_output_tokens"] == 9.0
+    assert {fields["left_out_j"] for fields in rows.values()} == {70.0}
+    assert rows[""]["idle_j"] == HOUR["idle_j"] - 200.0 + idle["idle_j"]
+
+
+def test_who_has_no_phases_has_none_for_an_hour_in_which_nothing_pairs() -> None:
+    missing = total({"window_s": 3600.0, "paired_s": 0.0}, 1, model="other")
+    assert [one.tags["phase"] for one in split([total(HOUR), missing])][3:] == [""]
+
+
 def test_rows_of_no_phase_stay_where_they_tell_something() -> None:
     known = split([total({"active_j": 3.0, "prefill_active_j": 1.0, "decode_active_j": 2.0, "requests_ok": 1.0})])
     assert [one.tags["phase"] for one in worth_telling(known)] == ["prefill", "decode"]
@@ -124,6 +141,8 @@ def test_rows_of_no_phase_stay_where_they_tell_something() -> None:
     unpaired = split([total({"unmetered_output_tokens": 5.0}, hour=1)])
     several = added_up([*known, *unpaired], ("model", "phase"), "none")
     assert worth_telling(several) == several
+    left_out = added_up([*known, *split([total({"left_out_j": 5.0}, hour=1)])], ("model", "phase"), "none")
+    assert [one.tags["phase"] for one in worth_telling(left_out)] == ["decode", "prefill"]
 
 
 @given(sums())
