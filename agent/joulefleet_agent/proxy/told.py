@@ -13,7 +13,9 @@ DONE = b"[DONE]"
 ENDINGS = ("response.completed", "response.incomplete", "response.failed")
 """Events with which a stream of the responses API ends."""
 FAILURES = ("response.failed", "error")
-_Count = Annotated[int, msgspec.Meta(ge=0)] | None
+MOST_TOLD = 10**9
+"""Tokens of one answer; an error beyond it, which would make the sums of all others useless."""
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOLD)] | None
 
 
 class Tokens(NamedTuple):
@@ -57,13 +59,14 @@ class _Piece(msgspec.Struct):
     reasoning: Any = None
     thinking: Any = None
     tool_calls: Any = None
+    function_call: Any = None
+    """What `tool_calls` was called before."""
     refusal: Any = None
 
     @property
     def is_empty(self) -> bool:
-        return not (
-            self.content or self.reasoning_content or self.reasoning or self.thinking or self.tool_calls or self.refusal
-        )
+        thought = self.reasoning_content or self.reasoning or self.thinking
+        return not (self.content or thought or self.tool_calls or self.function_call or self.refusal)
 
 
 class _Choice(msgspec.Struct):

@@ -54,6 +54,7 @@ def test_usage_that_grows_with_each_part_is_not_added_up() -> None:
         ({"done": True, "eval_count": 259}, Tokens(None, None, 259)),
         ({"usage": None}, Tokens()),
         ({"usage": {"prompt_tokens": -3}}, Tokens()),
+        ({"usage": {"prompt_tokens": 10**30}}, Tokens()),
         ({}, Tokens()),
     ],
 )
@@ -68,6 +69,7 @@ def test_tokens_by_form(told: Any, tokens: tuple[int | None, ...]) -> None:
         ({"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}, 1),
         ({"choices": [{"delta": {"reasoning_content": "a"}}]}, 1),
         ({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]}, 1),
+        ({"choices": [{"delta": {"function_call": {"arguments": "{"}}}]}, 1),
         ({"choices": [{"text": "a"}]}, 1),
         ({"choices": []}, 0),
         ({"type": "response.output_text.delta", "delta": "a"}, 1),
