@@ -18,7 +18,7 @@ from joulefleet.reading import Failure, MeterReading, Reading, WorkReading
 from joulefleet.topology import Comparisons, comparisons
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window
-from joulefleet_agent.engine_cut import EngineCut
+from joulefleet_agent.engine_cut import EngineCut, is_plausible
 from joulefleet_agent.health import HealthBook
 from joulefleet_agent.idle import IdleBook
 from joulefleet_agent.meter_cut import MeterCut
@@ -142,7 +142,7 @@ class Cutter:
         """Readings of one or several sources, in any order. Failures count at `now_ns`.
 
         Readings of what is not declared are passed over. A reading from the future is a failure: a source's own clock
-        is wrong, and all its later readings would be lost behind it. So is a value that no meter can have.
+        is wrong, and all its later readings would be lost behind it. So is a value that no meter or engine can have.
         """
         state = self.state
         told: list[MeterReading | WorkReading] = []
@@ -152,11 +152,8 @@ class Cutter:
                 self._fail(one.subject, one.code, now_ns)
             elif one.at_ns > latest_ns:
                 self._fail(_subject(one), "clock", now_ns)
-            elif isinstance(one, MeterReading) and not (
-                # A counter below 0 would be a reset, and all that it told would be told again.
-                0 <= (one.counter_uj or 0) <= MOST_UJ and -MOST_MW <= (one.power_mw or 0) <= MOST_MW
-            ):
-                self._fail(one.meter, "implausible", now_ns)
+            elif not (_is_plausible(one) if isinstance(one, MeterReading) else is_plausible(one)):
+                self._fail(_subject(one), "implausible", now_ns)
             else:
                 told.append(one)
         told.sort(key=attrgetter("at_ns"))
@@ -291,6 +288,11 @@ class Cutter:
 
     def _index(self) -> None:
         self._by_id = {_declared(cut).id: cut for cut in self.cuts if not cut.until_ns}
+
+
+def _is_plausible(one: MeterReading) -> bool:
+    # A counter below 0 would be a reset, and all that it told would be told again.
+    return 0 <= (one.counter_uj or 0) <= MOST_UJ and -MOST_MW <= (one.power_mw or 0) <= MOST_MW
 
 
 def _subject(reading: MeterReading | WorkReading) -> str:

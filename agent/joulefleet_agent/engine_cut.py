@@ -13,8 +13,18 @@ MAX_KEYS = 128
 """Keys (model, revision, tenant) that one engine may have; what more it names is counted together under OVERFLOW."""
 OVERFLOW = WorkKey("__overflow__", "", "__overflow__")
 
+MOST_COUNTED = 10**15
+"""Tokens or requests beyond it are an error: a server with a million tokens a second has as many after thirty years."""
+MOST_BUSY_NS = 10**18
+"""Thirty years."""
+MOST_IN_HAND = 10**6
+"""Requests that run or wait at once."""
+MOST_ADDED = 2**62
+"""Windows hold integers of 64 bits; counts that leap to and fro may add up to more."""
+
 Tally = dict[str, int]
 """Change of each counter that is known, by field of Counts."""
+COUNTED_FIELDS = tuple(name for name in COUNT_FIELDS if name not in TIME_FIELDS)
 Latency = dict[str, Histogram]
 
 
@@ -175,7 +185,7 @@ class _Change(msgspec.Struct):
         for key, tally in self.tallies.items():
             target = into.setdefault(key, {})
             for name, change in tally.items():
-                target[name] = target.get(name, 0) + self.stretch.part(change, from_ns, to_ns)
+                target[name] = min(target.get(name, 0) + self.stretch.part(change, from_ns, to_ns), MOST_ADDED)
 
     def add_latency(self, into: dict[WorkKey, Latency], from_ns: int, to_ns: int) -> None:
         for key, kinds in self.latency.items():
@@ -183,7 +193,7 @@ class _Change(msgspec.Struct):
                 target = into.setdefault(key, {}).setdefault(kind, {})
                 for edge, change in buckets.items():
                     # An empty bucket stays: it tells where the next one begins.
-                    target[edge] = target.get(edge, 0) + self.stretch.part(change, from_ns, to_ns)
+                    target[edge] = min(target.get(edge, 0) + self.stretch.part(change, from_ns, to_ns), MOST_ADDED)
 
     def add_queue(self, part: EnginePart, from_ns: int, to_ns: int) -> None:
         """Running and queued requests run straight between two readings; their integral is a trapezoid."""
@@ -285,3 +295,13 @@ def _latency_change(before: WorkReading, key: WorkKey, kinds: Latency, anew: boo
 
 def _edges(buckets: Histogram) -> dict[float, int]:
     return {float(edge): number for edge, number in buckets.items()}
+
+
+def is_plausible(reading: WorkReading) -> bool:
+    """Whether an engine can have done so much: a window could not hold it, and any program may show such a page."""
+    counted = [count for kinds in reading.latency.values() for one in kinds.values() for count in one.values()]
+    counted += [getattr(one, name) or 0 for one in reading.counts.values() for name in COUNTED_FIELDS]
+    busy_ns = (getattr(one, name) or 0 for one in reading.counts.values() for name in TIME_FIELDS)
+    in_hand = (reading.running or 0, reading.queued or 0)
+    bounds = ((counted, MOST_COUNTED), (busy_ns, MOST_BUSY_NS), (in_hand, MOST_IN_HAND))
+    return all(0 <= one <= most for several, most in bounds for one in several)

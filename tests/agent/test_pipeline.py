@@ -18,6 +18,7 @@ from joulefleet.window import Losses, Window, decode
 from joulefleet_agent import pipeline as pipeline_module
 from joulefleet_agent.clock import BACK_STEP_NS
 from joulefleet_agent.cutter import Identity
+from joulefleet_agent.engine_cut import MOST_BUSY_NS, MOST_COUNTED
 from joulefleet_agent.own_cost import OwnCost
 from joulefleet_agent.pipeline import Pipeline
 from joulefleet_agent.spool import Spool, SpoolUnavailable
@@ -731,3 +732,35 @@ def test_a_spool_of_the_version_before_goes_on_and_loses_no_joule(path: Path) ->
         told = [window.meters[name] for window in windows]
         assert all(a.last_uj == b.first_uj for a, b in itertools.pairwise(told))
         assert all(one.covered_ns == 60 * S for one in told)
+
+
+LEAPS = {
+    "counts": {"counts": {WorkKey("m"): Counts(output_tokens=10**30)}},
+    "below 0": {"counts": {WorkKey("m"): Counts(output_tokens=-1)}},
+    "busy": {"counts": {WorkKey("m"): Counts(busy_ns=2**64)}},
+    "latency": {"latency": {WorkKey("m"): {"e2e": {"1": 2**64}}}},
+    "running": {"running": 10**15},
+    "queued": {"queued": 10**15},
+}
+
+
+@pytest.mark.parametrize("leap", LEAPS.values(), ids=LEAPS)
+def test_a_page_with_work_that_no_engine_can_have_done_hurts_no_other_reading(spool: Spool, leap: Any) -> None:
+    what = begin(spool, WALL, VLLM)
+
+    def say(t: int) -> list[Reading]:
+        told = leap if t in (70, 75) else {"counts": {WorkKey("m"): Counts(output_tokens=t)}, "running": 1}
+        return [*steady(t), *([WorkReading(engine=VLLM.id, at_ns=ns(t), epoch="1", **told)] if t % 5 == 0 else [])]
+
+    live(what, range(200), say)
+    windows = held(spool)
+    assert told_j(windows[:2]) == 100 * 120
+    assert [one.engines[0].work[0].counts.output_tokens for one in windows[:2]] == [60, 60]
+
+
+def test_counts_that_leap_to_and_fro_make_windows_that_can_be_kept(spool: Spool) -> None:
+    what = begin(spool, VLLM)
+    most = Counts(output_tokens=MOST_COUNTED, busy_ns=MOST_BUSY_NS)
+    counts = {WorkKey("m"): most}
+    live(what, range(200), lambda t: [WorkReading(engine=VLLM.id, at_ns=ns(t), epoch=str(t), counts=counts)])
+    assert len(held(spool)) >= 2
