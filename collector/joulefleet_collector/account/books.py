@@ -146,12 +146,14 @@ def _ways(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
     """How the dynamic energy of a device may be split among those who hold a part of it: claims by method, the best
     first (ACCOUNTING section 4)."""
     knows = seat.engines and not seat.is_sole and _all_covered(seat, scene)
-    activity, by_work = (
-        _activity(device, seat, scene) if knows else {},
-        _with_watts(_by_work(seat, scene), device, seat, scene),
-    )
+    activity, by_work = _activity(device, seat, scene) if knows else {}, _by_work(seat, scene)
+    drawn = _drawn(by_work, device, seat, scene)
+    by_work = by_work | drawn if drawn else _by_slots(by_work, device, seat, scene)
     # Where one engine alone is known, what processes of nobody did is not its own.
-    return activity if activity and (len(seat.engines) == 1 or "equal" in by_work) else activity | by_work
+    ways = activity if activity and (len(seat.engines) == 1 or "equal" in by_work) else activity | by_work
+    # Watts are more than time, but busy time knows of no strangers.
+    strangers = activity and activity["activity"]["unattributed", None]
+    return ways if strangers else drawn | ways
 
 
 def _activity(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
@@ -167,18 +169,16 @@ def _activity(device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
     return {"activity": claims}
 
 
-def _with_watts(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
-    """With busy time weighed with the watts of every model (of one in its slice, too), else with slots."""
+def _drawn(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:
+    """Busy time weighed with the watts of every model (of one in its slice, too); empty where not all are known."""
     if not scene.policy.busy_watts or "busy" not in ways:
-        return _by_slots(ways, device, seat, scene)
-    drawn = busy_weights(
-        [work for engine in seat.engines for work in scene.works[engine]], device.meter.hw_model, scene.policy
-    )
-    if drawn is None:
-        return _by_slots(ways, device, seat, scene)
-    one_by_one = iter(drawn)
-    busy: Claims = {("active", engine): sum(next(one_by_one) for _ in scene.works[engine]) for engine in seat.engines}
-    return ways | {"busy": busy}
+        return {}
+    works = [work for engine in seat.engines for work in scene.works[engine]]
+    weights = busy_weights(works, device.meter.hw_model, scene.policy)
+    if weights is None:
+        return {}
+    one_by_one = iter(weights)
+    return {"busy": {("active", engine): sum(next(one_by_one) for _ in scene.works[engine]) for engine in seat.engines}}
 
 
 def _by_slots(ways: Ways, device: MeterWindow, seat: Seat, scene: Scene) -> Ways:

@@ -88,3 +88,18 @@ def test_slices_are_weighed_by_watts_or_by_slots_never_by_both(build: SimpleName
     assert build.find(account(window, KNOWN), "usage", model="small")["active_j"] == 150.0
     elsewhere = Policy(busy_watts=(msgspec.structs.replace(LARGE, hardware="A100"),))
     assert build.find(account(window, elsewhere), "usage", model="small")["active_j"] == 400.0
+
+
+def test_watts_come_before_the_driver_s_shares_of_time_unless_strangers_were_at_work(build: SimpleNamespace) -> None:
+    works = [build.work(name, busy_ns=s_to_ns(4), prefill_busy_ns=0) for name in ("large", "small")]
+    engines = [build.engine(work.key.model, ["gpu"], [work]) for work in works]
+
+    def charged(policy: Policy, **strange_ns: int) -> tuple[float, set[str]]:
+        told_ns = {"large": s_to_ns(3), "small": s_to_ns(3)} | strange_ns
+        board = build.meter("gpu", 1_200, idle_w=0.0, hw_model="H100", activity_ns=told_ns)
+        fields = build.find(account(build.window([board], engines), policy), "usage", model="large")
+        return fields["active_j"], {name for name in fields if name.startswith("by_") and fields[name]}
+
+    assert charged(Policy()) == (600.0, {"by_activity_j"})
+    assert charged(KNOWN) == (900.0, {"by_busy_j"})
+    assert charged(KNOWN, stranger=s_to_ns(6)) == (300.0, {"by_activity_j"})
