@@ -29,12 +29,12 @@ from fixtures.attributed import (
     OfTenant,
     Prefill,
     Way,
+    accounted,
     by_tenant,
     coverage,
     judged,
     prefills,
     rms,
-    said,
 )
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.telling import Gains, Speech, drawn_gains, windows
@@ -125,9 +125,7 @@ def measured(law: str, case: Case, seeds: Sequence[int]) -> tuple[list[Row], lis
 def add(judged_: Judged, server: Lawful, way: Way, seed: int) -> None:
     """One more server."""
     true = truth(server)
-    exact, drawn = (
-        said(windows(server, way.speech, gains_of(server, seed, times)), way.policy) for times in (0.0, 1.0)
-    )
+    exact, drawn = (accounted(server, way, gains_of(server, seed, times)) for times in (0.0, 1.0))
     judged_.exact.extend(judged(exact, way.method, true))
     judged_.drawn.extend(judged(drawn, way.method, true))
     judged_.tenants.extend(by_tenant(drawn, true, way.policy))
@@ -215,19 +213,6 @@ def _busy_s(window: Window, place: int) -> tuple[float, float]:
     return ns_to_s(prompts_ns), ns_to_s((counts.busy_ns or 0) - prompts_ns)
 
 
-def by_watts_of_models(busy_s: Floats, joules: Floats, server: Lawful) -> Floats:
-    """Times the watts of each model, by least squares over the same windows."""
-    return by_watts_of_phases(busy_s.sum(axis=2, keepdims=True), joules, server)
-
-
-def by_watts_of_phases(busy_s: Floats, joules: Floats, server: Lawful) -> Floats:
-    """Times the watts of each model in each phase."""
-    flat = busy_s.reshape(len(joules), -1)
-    watts = np.linalg.lstsq(flat, joules, rcond=None)[0]
-    parts: Floats = (flat * watts).reshape(busy_s.shape).sum(axis=2)
-    return parts
-
-
 def by_slots(busy_s: Floats, joules: Floats, server: Lawful) -> Floats:
     """Times the size of the slice."""
     weighed: Floats = busy_s.sum(axis=2) * np.array([server.slots[engine.model.name] for engine in server.engines[0]])
@@ -235,7 +220,6 @@ def by_slots(busy_s: Floats, joules: Floats, server: Lawful) -> Floats:
 
 
 BEYOND: dict[str, dict[str, Weigh]] = {
-    "time sliced": {"(busy x fitted W)": by_watts_of_models, "(busy x fitted W by phase)": by_watts_of_phases},
     "mig": {"(busy x slots)": by_slots},
 }
 """What accounting does not do, in brackets."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fixtures.attributed import WAYS, Found, Prefill, by_tenant, coverage, found, prefills, rms, said
+from fixtures.attributed import SHORT_NS, WAYS, Found, Prefill, by_tenant, coverage, fitted, found, prefills, rms, said
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
 from fixtures.laws.shapley import shapley
 from fixtures.laws.telling import Gains, drawn_gains, windows
@@ -61,6 +61,21 @@ def test_by_busy_seconds_only_the_watts_that_are_not_told_are_missed(servers: li
     even = on_boards(found(time_sliced(1, even=True), WAYS["busy"], EXACT))
     assert rms([one.active_error for one in even]) < 0.01
     assert rms([one.error for one in even]) < 0.005
+
+
+@pytest.mark.parametrize("way", ["busy, fitted watts", "busy, watts of other half"])
+def test_with_fitted_watts_busy_seconds_are_off_by_less_than_2_percent(servers: list[Lawful], way: str) -> None:
+    exact = on_boards(found(servers[0], WAYS[way], EXACT))
+    assert max(abs(one.active_error) for one in exact) < 0.02
+    assert all(one.by_way > 0.5 for one in exact), "what is above idle, by busy seconds"
+
+
+def test_watts_that_are_fitted_are_those_of_the_law(servers: list[Lawful]) -> None:
+    policy = fitted(windows(servers[0], WAYS["busy, fitted watts"].speech, EXACT, SHORT_NS))
+    assert policy is not None
+    assert all(each.prefill_w > each.decode_w > 0 for each in policy.busy_watts), "prompts draw more under this law"
+    by_the_minute = windows(servers[0], WAYS["busy, fitted watts"].speech, EXACT)
+    assert fitted(by_the_minute) is None, "three hours are too few windows"
 
 
 def test_engines_that_time_their_prompts_tell_phases_and_tenants_better_than_weights_do(servers: list[Lawful]) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from joulefleet.units import ns_to_s, uj_to_j
-from joulefleet.window import MeterWindow, Window
+from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.fit import BOTH, DECODE, PREFILL, Fit, Label, Sums, fits, gathered, sums_of
 from joulefleet_collector.account.layout import Declared, Layout, layout_of
 from joulefleet_collector.account.policy import Policy
@@ -57,7 +57,8 @@ class Drawing:
 
 def samples(window: Window, policy: Policy, layout: Callable[[Declared], Layout] = layout_of) -> Iterator[Sample]:
     """The boards of a window that tell something: their sensors are well and their idle power is learnt, and they and
-    all their engines, of which each told how long it was busy and none restarted, are covered."""
+    all their engines, of which each told how long it was busy and none restarted, are covered, and no processes of
+    others worked there."""
     scene = scene_of(window, policy)
     laid_out = layout(Declared(scene.declared, scene.served, window.step_ns, window.hardware))
     for placed, residence in zip(laid_out.covers, laid_out.residences, strict=True):
@@ -72,8 +73,14 @@ def _sample(device: MeterWindow, seat: Seat, scene: Scene) -> Iterator[Sample]:
     if not engines or not well or not all(scene.is_covered(each) and not each.restarts for each in engines):
         return
     works = [work for engine in seat.engines for work in scene.works[engine]]
-    if all(work.model and work.counts.busy_ns is not None for work in works):
+    if not _strangers(device, engines, scene) and all(work.model and work.counts.busy_ns is not None for work in works):
         yield Sample(device.meter.hw_model, _seconds(works), uj_to_j(pot_of(device).dynamic_uj))
+
+
+def _strangers(device: MeterWindow, engines: list[EngineWindow], scene: Scene) -> bool:
+    """Whether processes are known to have worked there that are none of the engines'."""
+    told_ns = scene.activity_of(device) or {}
+    return any(told_ns[name] for name in told_ns.keys() - {each.engine.id for each in engines})
 
 
 def _seconds(works: list[ModelWork]) -> dict[Label, float]:

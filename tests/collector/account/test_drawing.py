@@ -41,11 +41,21 @@ def test_a_board_tells_its_joules_above_idle_and_seconds_of_each_model_and_phase
         ({"idle_w": None, "learnt": False}, {}),
         ({"hw_model": ""}, {}),
         ({"covered_s": 30}, {}),
+        ({"activity_ns": {"of a": 5, "": 1}}, {}),
         ({}, {"covered_s": 30}),
         ({}, {"restarts": 1}),
         ({}, {"on": SOMEWHERE}),
     ],
-    ids=["idle from a catalogue", "idle unknown", "no name", "meter missing", "engine missing", "restart", "no place"],
+    ids=[
+        "idle from a catalogue",
+        "idle unknown",
+        "no name",
+        "meter missing",
+        "strangers",
+        "engine missing",
+        "restart",
+        "no place",
+    ],
 )
 def test_a_board_of_which_too_little_is_known_tells_nothing(
     build: SimpleNamespace, of_board: dict[str, object], of_engine: dict[str, object]
