@@ -3,7 +3,8 @@
 Servers are drawn by chance, each with its own watts, demand and gains; what real sources would tell of them goes
 through the agent's cutter and is accounted. A method is forced by leaving out what the better ones need. Errors are
 relative, of three models on one board, over a day's course squeezed into three hours; idle power is learnt in an hour
-before. Writes a table and a JSON file.
+before. Watts are fitted as `joulefleet store fit-watts` does, to windows of 20 s, of which there are enough.
+Writes a table and a JSON file.
 """
 
 import argparse
@@ -16,9 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fixtures.attributed import (
@@ -37,10 +35,7 @@ from fixtures.attributed import (
     rms,
 )
 from fixtures.laws.drawn import Lawful, apart, concave, mig, time_sliced, truth
-from fixtures.laws.telling import Gains, Speech, drawn_gains, windows
-from joulefleet.units import ns_to_s, uj_to_j
-from joulefleet.window import Window
-from joulefleet_collector.account.split import pot_of
+from fixtures.laws.telling import Gains, drawn_gains
 from joulefleet_collector.usage import GAINS
 
 CATALOGUE = 0.25
@@ -87,9 +82,6 @@ TOLD_APART = ("exclusive", "busy", "busy, told by phase")
 """Methods whose phases are shown: between models nothing else changes them."""
 BATCHES = (1, 4, 10, 32)
 """Bounds of the mean batch, by which phases are told apart."""
-Floats = NDArray[np.float64]
-Weigh = Callable[[Floats, Floats, Lawful], Floats]
-"""Weights by window and model, from busy seconds by window, model and phase, joules above idle, and the server."""
 
 
 class Judged(NamedTuple):
@@ -106,19 +98,15 @@ class Judged(NamedTuple):
 def measured(law: str, case: Case, seeds: Sequence[int]) -> tuple[list[Row], list[Row]]:
     """All methods of one law at each boundary, and how each tells prompts from tokens."""
     by_way = {way: Judged([], [], [], []) for way in case.ways}
-    beyond: dict[str, list[float]] = {name: [] for name in BEYOND.get(law, {})}
     for seed in seeds:
         server = case.make(seed)
         for way, judged_ in by_way.items():
             add(judged_, server, WAYS[way], seed)
-        for name in beyond:
-            beyond[name] += beyond_errors(server, gains_of(server, seed, 0.0), BEYOND[law][name])
     rows: list[Row] = [
         {"law": law, "method": way, "boundary": boundary, **figures(its, boundary)}
         for boundary in (BOARDS, SERVER)
         for way, its in by_way.items()
     ]
-    rows += [{"law": law, "method": name, "boundary": BOARDS, **_spread(its, "active")} for name, its in beyond.items()]
     return rows, [row for way in TOLD_APART if way in by_way for row in phases(law, way, by_way[way].prefills)]
 
 
@@ -191,38 +179,6 @@ def phases(law: str, way: str, several: Sequence[Prefill]) -> Iterator[Row]:
                 "rms": rms([one.told - one.true for one in some]),
                 "covered": fmean(one.low <= one.true <= one.high for one in some),
             }
-
-
-def beyond_errors(server: Lawful, gains: Gains, weigh: Weigh) -> list[float]:
-    """Errors by model that busy seconds would have if they were weighed so, which accounting does not do."""
-    told, true = windows(server, Speech(busy_by_phase=True), gains), truth(server)
-    names = [engine.engine.id for engine in told[0].engines if not engine.engine.front]
-    joules = np.array([uj_to_j(pot_of(window.meters[0]).dynamic_uj) for window in told])
-    busy_s = np.array([[_busy_s(window, place) for place in range(len(names))] for window in told])
-    parts = weigh(busy_s, joules, server)
-    whole = parts.sum(axis=1)
-    some = whole > 0
-    shared = (joules[some, None] * parts[some] / whole[some, None]).sum(axis=0).tolist()
-    return [one_j / true[name].active_j - 1 for name, one_j in zip(names, shared, strict=True)]
-
-
-def _busy_s(window: Window, place: int) -> tuple[float, float]:
-    """Seconds of prompts and of tokens."""
-    counts = window.engines[place].work[0].counts
-    prompts_ns = counts.prefill_busy_ns or 0
-    return ns_to_s(prompts_ns), ns_to_s((counts.busy_ns or 0) - prompts_ns)
-
-
-def by_slots(busy_s: Floats, joules: Floats, server: Lawful) -> Floats:
-    """Times the size of the slice."""
-    weighed: Floats = busy_s.sum(axis=2) * np.array([server.slots[engine.model.name] for engine in server.engines[0]])
-    return weighed
-
-
-BEYOND: dict[str, dict[str, Weigh]] = {
-    "mig": {"(busy x slots)": by_slots},
-}
-"""What accounting does not do, in brackets."""
 
 
 def show(rows: Sequence[Row], of_phases: Sequence[Row]) -> None:
