@@ -195,7 +195,8 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_plain(one)}" for name, one in value.items()) or "none"
     if isinstance(value, (list, tuple)):
-        return " to ".join(map(str, value))
+        tables = any(isinstance(one, Mapping) for one in value)
+        return ("; " if tables else " to ").join(map(_plain, value)) or "none"
     return str(value)
 
 

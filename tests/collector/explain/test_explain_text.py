@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from joulefleet.window import Window
+from joulefleet_collector.account.policy import BusyWatts, Policy
 from joulefleet_collector.explain.explain_text import explained
 
 Shared = Callable[..., Window]
@@ -44,6 +45,18 @@ def test_buckets_methods_and_what_the_neighbour_got_are_told(text: Callable[...,
     assert "in the same windows: 9.167 Wh metered = 5.711 Wh this figure + 3.456 Wh other engines and models" in said
     assert "not in the sum: gpu0-again of n1 (second_source_of gpu0)" in said
     assert "policy version 1: pair_threshold 0.95" in said
+    assert "busy_watts none" in said
+
+
+def test_watts_of_the_policy_are_told_by_model(
+    put: Callable[..., int], told: Callable[..., dict[str, Any]], shared: Shared
+) -> None:
+    put(shared())
+    models = ("model-a", "model-b")
+    watts = tuple(BusyWatts(hardware="H100", model=model, prefill_w=400.0, decode_w=200.5) for model in models)
+    said = explained(told(Policy(busy_watts=watts), model="model-a"), None, False)
+    form = "hardware=H100 model={} prefill_w=400.0 decode_w=200.5"
+    assert "busy_watts " + "; ".join(form.format(model) for model in models) in said
 
 
 def test_windows_are_told_with_counters_charges_and_obstacles(text: Callable[..., str], shared: Shared) -> None:
