@@ -9,6 +9,7 @@ import numpy as np
 from joulefleet.units import ns_to_s, uj_to_j
 from joulefleet.window import EngineWindow, MeterWindow, Window
 from joulefleet_collector.account.fit import BOTH, DECODE, PREFILL, Fit, Label, Sums, fits, gathered, sums_of
+from joulefleet_collector.account.identity import is_simulated
 from joulefleet_collector.account.layout import Declared, Layout, layout_of
 from joulefleet_collector.account.policy import Policy
 from joulefleet_collector.account.residence import Seat
@@ -36,23 +37,25 @@ class Drawing:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._layout = lru_cache(MAX_LAYOUTS)(layout_of)
-        self._sums: dict[tuple[str, tuple[Label, ...]], Sums] = {}
+        self._sums: dict[tuple[bool, str, tuple[Label, ...]], Sums] = {}
+        """By whether they are simulated, hardware and labels."""
 
     def add(self, window: Window) -> None:
         """One more window."""
+        simulated = is_simulated(window)
         for sample in samples(window, self._policy, self._layout):
             labels = tuple(sorted(sample.seconds))
             seconds = np.array([[sample.seconds[label] for label in labels]])
             told = sums_of(labels, seconds, np.array([sample.joules]))
-            before = self._sums.get((sample.hardware, labels))
-            self._sums[sample.hardware, labels] = told if before is None else gathered([before, told])
+            key = simulated, sample.hardware, labels
+            self._sums[key] = gathered([self._sums[key], told]) if key in self._sums else told
 
     def fits(self) -> list[Fit]:
-        """The fits of every hardware, in the order of its name."""
-        hardware = sorted({name for name, _ in self._sums})
-        return [
-            found for name in hardware for found in fits(name, [s for (its, _), s in self._sums.items() if its == name])
-        ]
+        """The fits of every hardware, in the order of its name; simulated windows tell only where no real one does."""
+        simulated = all(key[0] for key in self._sums)
+        told = [(name, sums) for (is_so, name, _), sums in self._sums.items() if is_so == simulated]
+        hardware = sorted({name for name, _ in told})
+        return [found for name in hardware for found in fits(name, [sums for its, sums in told if its == name])]
 
 
 def samples(window: Window, policy: Policy, layout: Callable[[Declared], Layout] = layout_of) -> Iterator[Sample]:

@@ -21,19 +21,23 @@ class Entry(msgspec.Struct, frozen=True):
     fields: dict[str, float]
 
 
-def window_tags(window: Window) -> Tags:
-    """Tags of every row of a window. It is simulated as soon as anything in it is."""
-    simulated = (
+def is_simulated(window: Window) -> bool:
+    """Whether anything in a window is."""
+    return (
         window.simulated
         or any(reading.meter.simulated for reading in window.meters)
         or any(engine.engine.simulated for engine in window.engines)
     )
+
+
+def window_tags(window: Window) -> Tags:
+    """Tags of every row of a window."""
     return {
         **window.labels,
         "server": window.server,
         "pool": window.pool,
         "site": window.site,
-        "simulated": "true" if simulated else "false",
+        "simulated": "true" if is_simulated(window) else "false",
         "timeline": f"{window.timeline:08x}",
         "step_s": f"{ns_to_s(window.step_ns):g}",
     }

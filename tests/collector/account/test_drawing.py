@@ -90,3 +90,13 @@ def test_windows_add_up_to_the_watts_that_were_drawn(build: SimpleNamespace) -> 
     assert (found.hardware, found.models, found.windows, found.refused) == ("H100", ("a", "b"), 250, "")
     told = [watts for each in found.watts for watts in (each.prefill_w, each.decode_w)]
     assert told == pytest.approx([400, 200, 900, 300], abs=0.01)
+
+
+def test_simulated_boards_tell_only_where_no_real_one_does(build: SimpleNamespace) -> None:
+    real = build.window([board(build)], [engine(build, "a", 20, 5)])
+    pretended = msgspec.structs.replace(build.window([board(build)], [engine(build, "b", 20, 5)]), simulated=True)
+    drawing = Drawing(Policy())
+    drawing.add(pretended)
+    assert [found.models for found in drawing.fits()] == [("b",)]
+    drawing.add(real)
+    assert [(found.models, found.windows) for found in drawing.fits()] == [(("a",), 1)]
