@@ -118,7 +118,7 @@ def test_the_report_stands_on_whole_windows_and_says_how_many(
     assert row["joules_per_output_token"] == pytest.approx(all_w / TOKENS_PER_S, rel=1e-3)
     assert row["output_tokens"] + row["unmetered_output_tokens"] == SECONDS * TOKENS_PER_S
     # In the first of its minutes the board's counter had not yet been seen to agree with its gauge.
-    assert [one["code"] for one in answer["warnings"]] == ["unmatched", "unvalidated"]
+    assert [one["code"] for one in answer["warnings"]] == ["unmatched", "unvalidated", "not_the_whole_server"]
     assert answer["warnings"][0]["unpaired_s"] == 5 * STEP_S
     (ledger,) = answer["ledger"]
     assert ledger["mean_power_w"] is None

@@ -97,4 +97,4 @@ def test_compute_is_packages_and_memory_and_nothing_twice(told: dict[str, Zone],
     (row,) = answer["rows"]
     assert row["output_tokens"] == SECONDS * TOKENS_PER_S
     assert row["joules_per_output_token"] == pytest.approx(uj_to_j(expected_uj) / row["output_tokens"], rel=1e-9)
-    assert answer["warnings"] == []
+    assert [one["code"] for one in answer["warnings"]] == ["not_the_whole_server"]
