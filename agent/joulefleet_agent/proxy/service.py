@@ -40,6 +40,8 @@ is sent just then would be lost."""
 IDLE_CLIENT_S = 120.0
 """After which a client's connection without a whole head of a request is closed: there are only so many of them. Most
 clients close theirs sooner, after 5 to 90 s."""
+LINGER_S = 1.0
+"""For how long the rest of a refused request is read, so that its client sees the answer."""
 MOST_HEADERS = 256
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 """A server that is silent may be thinking; one whose machine is gone is noticed after two minutes."""
@@ -180,6 +182,7 @@ def runner_of(proxy: Proxy, config: ProxyConfig) -> web.AppRunner:
         logger=logger,
         max_headers=MOST_HEADERS,
         keepalive_timeout=IDLE_CLIENT_S,
+        lingering_time=LINGER_S,
         shutdown_timeout=config.stop_s,
         **settings,
     )
