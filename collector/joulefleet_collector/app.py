@@ -226,6 +226,9 @@ async def _errors_told(request: web.Request, handler: Handler) -> web.StreamResp
     except tuple(STATUSES) as error:
         log.warning("%s %s refused: %s", request.method, request.path, error)
         return _refusal(request, STATUSES[type(error)], str(error))
+    except ConnectionError as error:
+        # Whoever asked is gone: nobody reads this answer, and nothing is to be mended.
+        return _refusal(request, 503, f"the connection ended: {error}")
     except Exception:  # a fault of ours: its sender gets a sentence, the log the rest
         log.exception("%s %s failed", request.method, request.path)
         return _refusal(request, 500, "the collector failed; its log says more")

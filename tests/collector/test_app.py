@@ -13,14 +13,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import aiohttp.web
 import msgspec
 import pytest
 import zstandard
+from aiohttp.test_utils import make_mocked_request
 
 from joulefleet.delivery import JSON_TYPE, MAX_BATCH_BYTES, MAX_WIRE_BYTES, MSGPACK_TYPE, Answer, pack
 from joulefleet.units import NS_PER_S
 from joulefleet.window import Window, decode_json
+from joulefleet_collector.app import make_app
 from joulefleet_collector.config import Role, configure
+from joulefleet_collector.ingest import Ingest
 from joulefleet_collector.rows import Row
 from joulefleet_collector.service import listening
 from joulefleet_collector.store.embedded import EmbeddedStore
@@ -322,3 +326,17 @@ async def test_questions_that_hang_hold_up_neither_windows_nor_the_answer_whethe
             assert (await collector.post(large, **PLAIN))[0] == 200
         finally:
             over.set()
+
+
+async def test_a_peer_that_is_gone_before_its_answer_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ends(_: aiohttp.web.Request) -> aiohttp.web.StreamResponse:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    with closing(EmbeddedStore(tmp_path, lambda: "e")) as store:
+        app = make_app(store, Ingest(store, lambda _: [], lambda: 0), lambda: 0)
+        (told,) = app.middlewares
+        answer = await told(make_mocked_request("GET", "/v1/stream"), ends)
+    assert answer.status == 503
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
